@@ -1,0 +1,26 @@
+# handover_test(NAME TIER tier SOURCES a.cpp ... [LIBS lib ...] [FAST] [TIMEOUT seconds] [ENV "A=b" ...])
+#
+# One test program.  TIER (unit, integration, interop, kernel, model) becomes its ctest label;
+# FAST adds the label "fast": such integration tests also run under the sanitizers.
+include(GoogleTest)
+function(handover_test name)
+  cmake_parse_arguments(arg "FAST" "TIER;TIMEOUT" "SOURCES;LIBS;ENV" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE handover handover_flags GTest::gtest GTest::gmock GTest::gtest_main ${arg_LIBS})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE
+    HANDOVER_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
+    HANDOVER_BINARY="$<TARGET_FILE:handover_cli>")
+  add_dependencies(${name} handover_cli)
+  set(labels ${arg_TIER})
+  if(arg_FAST)
+    list(APPEND labels fast)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  # One ctest entry a program: with hundreds of small cases, process start would cost more than the cases.
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${arg_TIMEOUT}
+    SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\] ALL" ENVIRONMENT "${arg_ENV}")
+endfunction()

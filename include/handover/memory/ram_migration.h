@@ -1,0 +1,65 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "handover/memory/dirty_source.h"
+#include "handover/stream/migratable.h"
+
+namespace handover {
+
+/// Figures of one pass over memory, from one dirty sync to the next.
+struct RamRound {
+  std::uint64_t number = 0;  ///< 1 is the bulk round
+  std::uint64_t dirty_pages = 0;  ///< found by the sync that began it
+  std::uint64_t normal_pages = 0;
+  std::uint64_t zero_pages = 0;
+  std::uint64_t bytes = 0;
+  double seconds = 0;
+};
+
+/// Guest RAM as a Migratable: section `ram`, version 4, in QEMU's layout.
+///
+/// The same object serves a source or a destination.  Dirty sources are added before the migration starts
+/// and outlive it.  rounds() may be read by any thread through the engine's statistics snapshot only.
+class RamMigration final : public Migratable {
+ public:
+  RamMigration(GuestMemory& memory);
+  ~RamMigration() override;
+
+  void add_dirty_source(DirtySource& source);
+  void remove_dirty_source(DirtySource& source);
+
+  std::string section_name() const override { return "ram"; }
+  std::uint32_t version_id() const override { return 4; }
+  bool is_live() const override { return true; }
+
+  Status save_setup(StreamWriter& out) override;
+  Result<Pending> pending(bool exact) override;
+  Result<Iterated> save_iterate(StreamWriter& out, const IterateBudget& budget) override;
+  /// Starts with the final sync: every device must have stopped writing.
+  Status save_complete(StreamWriter& out) override;
+  ItemCounters counters() const override;
+
+  Status load_setup() override;
+  Status load_live(StreamReader& in, std::uint32_t version) override;
+  void cleanup() override;
+
+  /// Dirty syncs made so far (`dirty-sync-count`).
+  std::uint64_t sync_count() const;
+  /// Pages a second found dirty between the last two syncs (`dirty-pages-rate`).
+  std::uint64_t dirty_pages_rate() const;
+  std::vector<RamRound> rounds() const;
+
+ private:
+  struct Saver;
+  struct Loader;
+  GuestMemory& memory_;
+  std::vector<DirtySource*> sources_;
+  std::unique_ptr<Saver> saver_;
+  std::unique_ptr<Loader> loader_;
+};
+
+}  // namespace handover

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "handover/base/mapping.h"
+#include "handover/base/result.h"
+#include "handover/base/unique_fd.h"
+#include "handover/base/units.h"
+#include "handover/vfio/migration_protocol.h"
+#include "handover/vfio_abi/device_info.h"
+
+namespace handover::vfio {
+
+/// A DMA mapping: the device sees `size` bytes of the file at `iova`.
+struct DmaMapping {
+  Iova iova;
+  std::uint64_t size = 0;
+  std::uint32_t flags = kDmaRead | kDmaWrite;
+  int fd = -1;               ///< -1: reachable only through messages or not at all
+  std::uint64_t offset = 0;  ///< in the file
+  void* host = nullptr;      ///< where this process has it mapped (kernel back ends need it)
+};
+
+struct IovaRange {
+  Iova start;
+  std::uint64_t size = 0;
+};
+
+/// A device's own log of the memory that it wrote by DMA.
+class DmaLog {
+ public:
+  virtual ~DmaLog() = default;
+  /// Logs from now on.  `page_size` is a wish; page_size() then says what the reports use.
+  virtual Status start(std::uint64_t page_size, std::span<const IovaRange> ranges) = 0;
+  /// What was written in the range since the last report of it: a little-endian bitmap with bit i for
+  /// `start + i * page_size()`, at least as long as the range needs.
+  virtual Result<std::vector<std::byte>> report(const IovaRange& range) = 0;
+  virtual Status stop() = 0;
+  virtual std::uint64_t page_size() const = 0;
+};
+
+/// A VFIO device as the rest of Handover sees it, whatever carries the calls.
+///
+/// Calls block until the device has answered.  Region access may come from several threads at once
+/// (vCPUs); everything else from one thread at a time.  After the device is lost (its process died, its
+/// hardware went away) every call fails with Errc::device or Errc::closed and on_lost has been called once.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  /// The user's id, for messages.
+  virtual const std::string& id() const = 0;
+  virtual const DeviceInfo& info() const = 0;
+  /// Index below info().num_regions.
+  virtual const RegionInfo& region(std::uint32_t index) const = 0;
+  /// Index below info().num_irqs.
+  virtual const IrqInfo& irq(std::uint32_t index) const = 0;
+
+  virtual Status region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) = 0;
+  virtual Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) = 0;
+  /// Maps one of the region's areas into this process; whole pages.
+  virtual Result<Mapping> map_area(std::uint32_t index, const RegionArea& area) = 0;
+
+  /// Installs one eventfd a vector from vector 0 up (-1: none); an empty list disables the index.
+  /// The device keeps duplicates.
+  virtual Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) = 0;
+  virtual Status reset() = 0;
+
+  virtual Status dma_map(const DmaMapping& mapping) = 0;
+  virtual Status dma_unmap(const IovaRange& range) = 0;
+
+  /// Null: the device cannot migrate, and migration_blocker() says why.
+  virtual MigrationProtocol* migration() = 0;
+  virtual std::string migration_blocker() const = 0;
+  /// Null: the device keeps no log of its DMA.
+  virtual DmaLog* dma_log() = 0;
+
+  /// True once the device is gone for good.
+  virtual bool lost() const = 0;
+  /// Called once, from any thread, when the device is lost.
+  virtual void on_lost(std::function<void(std::string reason)> handler) = 0;
+};
+
+}  // namespace handover::vfio

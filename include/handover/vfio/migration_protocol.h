@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "handover/base/result.h"
+#include "handover/vfio_abi/device_info.h"
+#include "handover/vfio_abi/device_state.h"
+
+namespace handover::vfio {
+
+/// What one read of a device's state gave.
+struct StateRead {
+  enum class Kind {
+    data,         ///< `bytes` bytes; there may be more
+    nothing_now,  ///< pre-copy only: come back later
+    end,          ///< stop-copy only: that was all
+  };
+  Kind kind = Kind::end;
+  std::size_t bytes = 0;  ///< may be more than 0 with every kind: they come before the pause or the end
+};
+
+/// The one device protocol inside Handover: v2 by kernel ioctls, v2 by vfio-user messages and the v1 region
+/// are implementations, and nothing above can tell which one it drives.
+///
+/// Calls block until the device is done; one thread at a time.  A failed call leaves the device in the
+/// state that state() then says.
+class MigrationProtocol {
+ public:
+  virtual ~MigrationProtocol() = default;
+
+  /// Feature bits kMigrationStopCopy, kMigrationP2p, kMigrationPreCopy.
+  virtual std::uint64_t features() const = 0;
+  virtual Result<DeviceState> state() = 0;
+  /// One request; the device walks the path.  The caller has checked that the path exists.
+  virtual Status set_state(DeviceState to) = 0;
+  /// In PRE_COPY, PRE_COPY_P2P and STOP_COPY.
+  virtual Result<StateRead> read(std::span<std::byte> buffer) = 0;
+  /// In RESUMING; takes all of it.
+  virtual Status write(std::span<const std::byte> data) = 0;
+  /// Empty if the device cannot say.  In PRE_COPY and PRE_COPY_P2P only.
+  virtual Result<std::optional<PrecopyInfo>> precopy_info() = 0;
+  /// Estimated bytes of STOP_COPY; empty if the device cannot say.
+  virtual Result<std::optional<std::uint64_t>> stop_copy_size() = 0;
+  /// How much one read() or write() should carry at the most.
+  virtual std::size_t preferred_chunk() const = 0;
+};
+
+}  // namespace handover::vfio

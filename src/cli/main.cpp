@@ -1,0 +1,27 @@
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "cli/commands.h"
+#include "handover/base/log.h"
+
+int main(int argc, char** argv) {
+  using namespace handover;
+  // A peer that goes away is an error of the write, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  CLI::App app{"Live migration of virtual machines with VFIO devices", "handover"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "handover 0.1.0");
+  std::string level = "warn";
+  app.add_option("--log-level", level, "trace, debug, info, warn, error or off")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
+      ->each([](const std::string& name) { log::set_level(name); });
+
+  int exit_code = 0;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return exit_code;
+}
