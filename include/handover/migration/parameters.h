@@ -30,11 +30,11 @@ struct Capabilities {
 nlohmann::json to_json(const Parameters& parameters);
 /// Takes any subset of the parameters; all or nothing.  Unknown names, wrong types and values out of range
 /// fail with the name, the range and the known names.
-Status apply(Parameters& parameters, const nlohmann::json& changes);
+Status apply_changes(Parameters& parameters, const nlohmann::json& changes);
 
 /// The list of query-migrate-capabilities: [{"capability": name, "state": bool}, ...].
 nlohmann::json to_json(const Capabilities& capabilities);
 /// Takes a list of the same shape; all or nothing.
-Status apply(Capabilities& capabilities, const nlohmann::json& changes);
+Status apply_changes(Capabilities& capabilities, const nlohmann::json& changes);
 
 }  // namespace handover
