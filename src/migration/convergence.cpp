@@ -15,8 +15,9 @@ void Convergence::sent(std::uint64_t bytes, Seconds busy) {
 }
 
 double Convergence::switchover_bandwidth(const Parameters& parameters) const {
-  return parameters.avail_switchover_bandwidth != 0 ? static_cast<double>(parameters.avail_switchover_bandwidth)
-                                                    : bandwidth_;
+  return parameters.avail_switchover_bandwidth != 0
+             ? static_cast<double>(parameters.avail_switchover_bandwidth)
+             : bandwidth_;
 }
 
 double Convergence::expected_downtime_ms(const Pending& pending, const Parameters& parameters) const {
