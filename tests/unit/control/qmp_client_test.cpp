@@ -69,6 +69,7 @@ TEST_F(QmpClientTest, EventsAreKeptUntilTheyAreTaken) {
     ASSERT_TRUE(event && *event);
     EXPECT_EQ((*event)->name, "NOISE");
     EXPECT_EQ((*event)->data["n"], i);
+    EXPECT_GT((*event)->microseconds, 1'000'000'000'000'000);
   }
   auto none = client.next_event({}, std::chrono::steady_clock::now());
   ASSERT_TRUE(none);
