@@ -15,7 +15,8 @@ namespace handover {
 struct CancelToken::State {
   std::stop_source source;
   UniqueFd event;
-  std::mutex mutex;
+  std::mutex mutex;  // leaf
+  bool cancelled = false;
   std::string reason;
 };
 
@@ -26,7 +27,8 @@ CancelSource::CancelSource() : state_(std::make_shared<CancelToken::State>()) {
 void CancelSource::cancel(std::string reason) {
   {
     std::lock_guard lock(state_->mutex);
-    if (state_->source.stop_requested()) return;
+    // A flag of its own: between this block and request_stop() a second caller would still see no stop.
+    if (std::exchange(state_->cancelled, true)) return;
     state_->reason = std::move(reason);
   }
   state_->source.request_stop();

@@ -5,8 +5,8 @@
 
 #include <string_view>
 
-/// Trace points.  HANDOVER_TRACE(name, a, b, ...) is a USDT probe handover:name with up to six integer or
-/// pointer arguments, and the same as a log line at trace level.  Without a listener a probe costs one nop,
+/// Trace points.  HANDOVER_TRACE(name, a, b, ...) is a USDT probe handover:name with up to four integer or
+/// string arguments, and the same as a log line at trace level.  Without a listener a probe costs one nop,
 /// the log line one relaxed load.  Every name is listed in docs/tracing.md.
 
 namespace handover::trace {

@@ -21,8 +21,8 @@ struct PageRun {
 
 /// Bits of guest memory that must be sent again, one per page of kPageSize.
 ///
-/// Any thread may mark; one thread (the migration thread) takes.  Marking is an atomic OR, so a page written
-/// while it is being sent is sent again: take() clears before the page is read, never after, and writers
+/// Any thread may mark; one thread (the migration thread) takes.  Marking is an atomic OR, never skipped where
+/// the bit seems set already, so a page written while it is being sent is sent again: take() clears before the page is read, never after, and writers
 /// mark after they have written.
 /// Memory: one bit per page, 32 KiB per GiB at 4 KiB pages.
 class DirtyBitmap {
@@ -31,8 +31,8 @@ class DirtyBitmap {
 
   std::uint64_t pages() const { return pages_; }
   void mark(std::uint64_t page) { mark_range(page, 1); }
-  /// The range is clipped to the bitmap.
-  void mark_range(std::uint64_t first, std::uint64_t count);
+  /// The range is clipped to the bitmap.  Returns how many pages were new.
+  std::uint64_t mark_range(std::uint64_t first, std::uint64_t count);
   void mark_all() { mark_range(0, pages_); }
   bool test(std::uint64_t page) const;
   /// Number of set bits.
@@ -55,8 +55,11 @@ class DirtyBitmap {
                                   std::uint64_t page_size);
 
  private:
+  std::uint64_t set_bits(std::uint64_t word, std::uint64_t mask);
+  std::uint64_t import_aligned(std::span<const std::byte> bytes, std::uint64_t bits, std::uint64_t first);
+
   std::uint64_t pages_;
-  std::size_t words_;
+  std::uint64_t words_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> bits_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "handover/base/result.h"
@@ -17,7 +18,7 @@ class DirtyMemory {
   GuestMemory& memory() { return memory_; }
   DirtyBitmap& of(const RamBlock& block);
   /// Marks a guest-physical range; parts that are no RAM are ignored.  Returns how many pages were new.
-  void mark(Gpa start, std::uint64_t length);
+  std::uint64_t mark(Gpa start, std::uint64_t length);
   std::uint64_t count() const;
 
  private:

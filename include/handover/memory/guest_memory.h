@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "handover/base/mapping.h"
@@ -58,8 +59,10 @@ class GuestMemory {
   static constexpr std::uint64_t kHoleStart = 3 * GiB;
   static constexpr std::uint64_t kHoleEnd = 4 * GiB;
 
-  /// One block `ram0` of `size` bytes (a multiple of kPageSize, not 0), laid out around the hole.
-  static Result<std::unique_ptr<GuestMemory>> create(std::uint64_t size, bool huge_pages = false);
+  /// One block of `size` bytes (a multiple of kPageSize, not 0), laid out around the hole.  Both sides of a
+  /// migration must call it the same.
+  static Result<std::unique_ptr<GuestMemory>> create(std::uint64_t size, bool huge_pages = false,
+                                                     std::string block_name = "ram0");
 
   const std::vector<std::unique_ptr<RamBlock>>& blocks() const { return blocks_; }
   /// In ascending order of address.
@@ -82,7 +85,6 @@ class GuestMemory {
   bool logging() const { return logging_.load(std::memory_order_relaxed) > 0; }
 
  private:
-  const MemoryRange* range_of(Gpa at) const;
   std::vector<std::unique_ptr<RamBlock>> blocks_;
   std::vector<MemoryRange> ranges_;
   std::atomic<int> logging_{0};

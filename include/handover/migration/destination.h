@@ -40,8 +40,9 @@ class Destination {
   Status cancel();
   MigrationStatus wait();
 
- private:
   struct Impl;
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 

@@ -58,8 +58,9 @@ class Source {
   /// Waits for a final status.
   MigrationStatus wait();
 
- private:
   struct Impl;
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 

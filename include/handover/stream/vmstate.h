@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -23,13 +24,15 @@ class Description;
 /// One field of a description, with the object's type erased.
 struct Field {
   std::string name;
-  std::string type;  ///< QEMU's name: "uint32", "buffer", "struct", "uint64 equal" ...
-  std::uint32_t since = 0;                  ///< first version of the description that has it
-  std::uint32_t until = 0xffffffff;         ///< last version that has it
-  std::size_t count = 1;                    ///< array length; 1 for a plain field
+  std::string type;                  ///< QEMU's name: "uint32", "buffer", "struct", "uint64 equal" ...
+  std::uint32_t since = 0;           ///< first version of the description that has it
+  std::uint32_t until = 0xffffffff;  ///< last version that has it
+  std::size_t count = 1;             ///< array length; 1 for a plain field
   bool is_array = false;
   std::function<std::size_t(const void*)> dynamic_count;  ///< for arrays whose length is another field
-  std::shared_ptr<const Description> nested;              ///< type "struct"
+  std::function<Status(void*)> make_room;  ///< the same on load: checks the count that was read, and resizes
+  std::shared_ptr<const Description> nested;                                  ///< type "struct"
+  std::function<const void*(const void* object, std::size_t index)> element;  ///< where a structure is
   std::function<void(const void* object, std::size_t index, StreamWriter&)> save;
   std::function<Status(void* object, std::size_t index, StreamReader&)> load;
   std::size_t element_size = 0;  ///< bytes of one element, where it is fixed
@@ -49,6 +52,7 @@ class Description {
     std::function<bool(const void*)> needed;
   };
   std::vector<Subsection> subsections;
+  /// Gets the object ready to be written; may run more than once for one save.
   std::function<void(void*)> pre_save;
   /// Checks and applies what was loaded; a failure fails the load.
   std::function<Status(void*, std::uint32_t version)> post_load;
@@ -75,28 +79,28 @@ class Describe {
 
   /// bool, or an integer of 1, 2, 4 or 8 bytes; std::array of these becomes a fixed array.
   template <class M>
-  Describe& field(std::string name, M T::*member, Versions versions = {});
+  Describe& field(std::string name, M T::* member, Versions versions = {});
   /// An integer that must have the same value on both sides.
   template <class M>
-  Describe& equal(std::string name, M T::*member, Versions versions = {});
+  Describe& equal(std::string name, M T::* member, Versions versions = {});
   /// std::array<std::byte, N>: raw bytes.
   template <std::size_t N>
-  Describe& buffer(std::string name, std::array<std::byte, N> T::*member, Versions versions = {});
+  Describe& buffer(std::string name, std::array<std::byte, N> T::* member, Versions versions = {});
   /// std::vector<std::byte> whose size is another, earlier field and at most `limit`.
   template <class Count>
-  Describe& sized_buffer(std::string name, std::vector<std::byte> T::*member, Count T::*count, std::size_t limit,
-                         Versions versions = {});
+  Describe& sized_buffer(std::string name, std::vector<std::byte> T::* member, Count T::* count,
+                         std::size_t limit, Versions versions = {});
   /// Text of at most N - 1 characters, NUL padded to N ("buffer").
-  Describe& fixed_text(std::string name, std::string T::*member, std::size_t n, Versions versions = {});
+  Describe& fixed_text(std::string name, std::string T::* member, std::size_t n, Versions versions = {});
   /// Bytes that are written as zeros and ignored on load.
   Describe& unused(std::size_t n, Versions versions = {});
   /// A nested description; std::array of structures becomes an array.
   template <class M>
-  Describe& structure(std::string name, M T::*member, std::shared_ptr<const Description> nested,
+  Describe& structure(std::string name, M T::* member, std::shared_ptr<const Description> nested,
                       Versions versions = {});
   /// std::vector of structures whose length is another, earlier field and at most `limit`.
   template <class M, class Count>
-  Describe& sized_array(std::string name, std::vector<M> T::*member, Count T::*count, std::size_t limit,
+  Describe& sized_array(std::string name, std::vector<M> T::* member, Count T::* count, std::size_t limit,
                         std::shared_ptr<const Description> nested, Versions versions = {});
   /// Written only if `needed` says so; its name must begin with the owner's name and a slash.
   Describe& subsection(std::shared_ptr<const Description> description, std::function<bool(const T&)> needed);
@@ -106,6 +110,9 @@ class Describe {
   std::shared_ptr<const Description> done() { return std::move(description_); }
 
  private:
+  Field& add(std::string name, std::string type, Versions versions);
+  static void nest(Field& field, std::shared_ptr<const Description> nested);
+
   std::shared_ptr<Description> description_;
 };
 

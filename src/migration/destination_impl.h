@@ -1,0 +1,67 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "handover/migration/destination.h"
+#include "handover/stream/return_path.h"
+#include "handover/stream/section.h"
+#include "migration/global_state.h"
+
+namespace handover {
+
+/// The load thread and what it shares with the callers of Destination.
+///
+/// `mutex` is a leaf; it guards what stands below it.  Everything else belongs to the load thread.
+struct Destination::Impl {
+  Impl(Machine& machine_of, Options with) : machine(machine_of), options(std::move(with)) {}
+  ~Impl();
+
+  void launch(std::function<Result<std::unique_ptr<Channel>>()> open);
+  void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
+  Status load();
+  void fail_load(Error why);
+  void start_machine();
+  void cleanup();
+
+  // destination_sections.cpp
+  Status read_start_of_stream();
+  Status read_records();
+  Status read_opening_section(stream::Record kind);
+  Status read_later_section(stream::Record kind);
+  Status obey_command();
+  Status begin_loading();
+  Status finish_loading();
+  void reply(stream::Reply type, std::uint32_t value);
+
+  void set_status(MigrationStatus to);
+  /// Takes the step after which nothing can be called off; fails if it was called off before.
+  Status pass_point(bool& flag);
+
+  Machine& machine;
+  Options options;
+  CancelSource cancel;
+  GlobalState global_state;
+  std::unique_ptr<Channel> channel;
+  std::unique_ptr<StreamReader> in;
+  std::map<std::uint32_t, Migratable*> by_id;
+  std::set<const Migratable*> ended;   // END has been read
+  std::set<const Migratable*> stated;  // FULL has been read
+  bool return_path_open = false;
+  bool loading_begun = false;
+  bool loading_finished = false;
+
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  MigrationStatus status = MigrationStatus::none;
+  std::string error;
+  bool ready = false;      // the source was told that everything is loaded
+  bool committed = false;  // the mark has been read
+  Channel* shut_on_cancel = nullptr;
+  std::thread thread;
+};
+
+}  // namespace handover

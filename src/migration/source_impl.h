@@ -1,0 +1,100 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "handover/base/rate_limiter.h"
+#include "handover/migration/protocol.h"
+#include "handover/migration/source.h"
+#include "handover/stream/vmdescription.h"
+#include "migration/convergence.h"
+#include "migration/global_state.h"
+#include "migration/return_path_listener.h"
+
+namespace handover {
+
+/// The migration thread and what it shares with the callers of Source.
+///
+/// `mutex` is a leaf; it guards what stands below it.  Everything else belongs to the migration thread.
+struct Source::Impl {
+  using Clock = std::chrono::steady_clock;
+  /// What a section's bytes count as.
+  enum class Phase { setup, precopy, downtime };
+  struct Entry {
+    Migratable* item;
+    std::uint32_t id;
+  };
+
+  Impl(Machine& machine_of, RamMigration& ram_of, Options with);
+  ~Impl();
+
+  void launch(std::function<Result<std::unique_ptr<Channel>>()> open, bool peer);
+  void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
+
+  // source_phases.cpp: in this order, each until it fails.
+  Status setup();
+  Status iterate();
+  Status switch_over();
+  Status commit();
+  Status commit_to_peer();
+  Status commit_to_file();
+  void back_out(Error why);
+  void enter_doubt(std::string why);
+  void finish(MigrationStatus final_status);
+
+  Status pass(bool& all_quiet);
+  Result<Pending> pending(bool exact);
+  Status wait_for_continue();
+  Status give_up();
+  Status check_alive() const;
+
+  // source_sections.cpp
+  void number_sections();
+  Status write_early();
+  Status write_starts();
+  Status write_ends(bool ram_only);
+  Status write_states();
+  Status write_end_mark();
+  Status write_section(stream::Record kind, const Entry& entry, Phase phase,
+                       const std::function<Status()>& body);
+  Status write_state(const Entry& entry, Phase phase);
+  void account(const Entry& entry, Phase phase, std::uint64_t bytes);
+
+  void set_status(MigrationStatus to);
+  template <class Change>
+  void note(Change change) {
+    std::lock_guard lock(mutex);
+    change(statistics);
+  }
+  Parameters current_parameters() const;
+
+  Machine& machine;
+  RamMigration& ram;
+  Options options;
+  CancelSource cancel;
+  RateLimiter limiter;
+  Convergence convergence;
+  GlobalState global_state;
+  std::vector<Entry> entries;
+  bool has_peer = true;
+  bool have_stopped_machine = false;
+  RunState state_before = RunState::running;
+  Clock::time_point started{};
+  Clock::time_point stopped{};
+  std::unique_ptr<Channel> channel;
+  std::unique_ptr<StreamWriter> writer;
+  std::unique_ptr<ReturnPathListener> answers;
+  stream::VmdescriptionBuilder vmdescription{{.machine = std::string(kMachineName)}};
+
+  mutable std::mutex mutex;
+  std::condition_variable_any changed;
+  Statistics statistics;
+  bool committed = false;       // the mark is on its way: no way back
+  bool continue_asked = false;  // migrate-continue
+  Channel* shut_on_cancel = nullptr;
+  std::thread thread;
+};
+
+}  // namespace handover

@@ -1,0 +1,305 @@
+// The road of an outgoing migration: setup, iterate, switch over, commit; and the way back.
+
+#include <algorithm>
+
+#include "handover/base/log.h"
+#include "handover/base/trace.h"
+#include "handover/stream/command.h"
+#include "handover/stream/configuration.h"
+#include "handover/stream/section.h"
+#include "migration/source_impl.h"
+
+namespace handover {
+namespace {
+
+/// A pass that found nothing to send waits this long before it asks again.
+constexpr std::chrono::milliseconds kQuietPause{10};
+/// One turn of an item at most: so long that sections cost nothing, so short that a cancel is quick.
+constexpr std::uint64_t kMostPerTurn = 32 * MiB;
+constexpr std::uint64_t kLeastPerTurn = 1 * MiB;
+
+double ms_between(Source::Impl::Clock::time_point from, Source::Impl::Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+/// Measures the parts of the downtime: each lap is what has passed since the one before.
+class Laps {
+ public:
+  explicit Laps(Source::Impl::Clock::time_point start) : last_(start) {}
+  double lap() {
+    const auto now = Source::Impl::Clock::now();
+    return ms_between(std::exchange(last_, now), now);
+  }
+
+ private:
+  Source::Impl::Clock::time_point last_;
+};
+
+}  // namespace
+
+Status Source::Impl::check_alive() const {
+  HANDOVER_TRY(cancel.token().check());
+  return answers ? answers->check() : Status{};
+}
+
+Status Source::Impl::setup() {
+  HANDOVER_TRACE(phase, "setup");
+  state_before = machine.state();
+  global_state = GlobalState(state_before);
+  number_sections();
+  for (const auto& entry : entries)
+    HANDOVER_TRY(entry.item->prepare());
+
+  stream::write_header(*writer, {.machine = std::string(kMachineName)});
+  if (options.capabilities.return_path && channel->two_way()) {
+    stream::write_command(*writer, stream::Command::open_return_path);
+    stream::write_ping(*writer, kPingOpened);
+    HANDOVER_TRY(writer->flush());
+    answers = std::make_unique<ReturnPathListener>(*channel);
+  }
+  HANDOVER_TRY(write_early());
+  HANDOVER_TRY(write_starts());
+  note(
+      [&](Statistics& all) { all.setup_ms = static_cast<std::uint64_t>(ms_between(started, Clock::now())); });
+  return {};
+}
+
+Result<Pending> Source::Impl::pending(bool exact) {
+  Pending sum;
+  for (const auto& entry : entries) {
+    if (!entry.item->is_live()) continue;
+    HANDOVER_ASSIGN_CONTEXT(auto one, entry.item->pending(exact), "asking {} what is left",
+                            entry.item->display_name());
+    sum.must_stop += one.must_stop;
+    sum.can_precopy += one.can_precopy;
+    sum.hold_switchover |= one.hold_switchover;
+    note([&](Statistics& all) { all.items[entry.id].pending_bytes = one.total(); });
+  }
+  const auto parameters = current_parameters();
+  note([&](Statistics& all) {
+    all.remaining = sum.total();
+    all.throughput = convergence.bandwidth();
+    all.expected_downtime_ms = std::max(0.0, convergence.expected_downtime_ms(sum, parameters));
+  });
+  if (exact) {
+    const auto count = ram.sync_count();
+    HANDOVER_TRACE(dirty_sync, count, sum.can_precopy, sum.must_stop);
+    if (count > 1 && options.on_pass) options.on_pass(count);
+  }
+  return sum;
+}
+
+Status Source::Impl::pass(bool& all_quiet) {
+  all_quiet = true;
+  const auto rate = limiter.rate();
+  for (const auto& entry : entries) {
+    if (!entry.item->is_live()) continue;
+    HANDOVER_TRY(check_alive());
+    HANDOVER_TRY(limiter.wait(cancel.token()));
+
+    auto most =
+        std::clamp(static_cast<std::uint64_t>(convergence.bandwidth() / 20), kLeastPerTurn, kMostPerTurn);
+    if (rate != 0) most = std::min(most, std::max<std::uint64_t>(rate / 10, kPageSize));
+    const auto begin = Clock::now();
+    const auto before = writer->position();
+    stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
+    HANDOVER_ASSIGN_CONTEXT(auto outcome,
+                            entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
+                            "saving {}", entry.item->display_name());
+    stream::write_section_footer(*writer, entry.id);
+    HANDOVER_TRY(writer->flush());
+
+    const auto bytes = writer->position() - before;
+    limiter.count(bytes);
+    convergence.sent(bytes, Clock::now() - begin);
+    account(entry, Phase::precopy, bytes);
+    if (outcome == Iterated::more) all_quiet = false;
+  }
+  return {};
+}
+
+Status Source::Impl::iterate() {
+  HANDOVER_TRACE(phase, "active");
+  set_status(MigrationStatus::active);
+  for (;;) {
+    HANDOVER_TRY(check_alive());
+    bool all_quiet = false;
+    HANDOVER_TRY(pass(all_quiet));
+    HANDOVER_ASSIGN(auto left, pending(false));
+    const auto parameters = current_parameters();
+    if (!all_quiet && !convergence.fits(left, parameters)) continue;
+    // The cheap figures say that it fits, or everything known has gone out: now ask what was written
+    // meanwhile.
+    HANDOVER_ASSIGN(left, pending(true));
+    if (convergence.fits(left, parameters)) return {};
+    if (!all_quiet || left.can_precopy > 0) continue;
+    // Nothing can move now, and something holds the switchover: do not spin.
+    auto pause = wait_fd(-1, 0, cancel.token(), Clock::now() + kQuietPause);
+    if (!pause && pause.error().code() != Errc::timeout) return std::unexpected(std::move(pause).error());
+  }
+}
+
+Status Source::Impl::wait_for_continue() {
+  set_status(MigrationStatus::pre_switchover);
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, cancel.token().stop(), [&] { return continue_asked; });
+  }
+  return cancel.token().check();
+}
+
+Status Source::Impl::switch_over() {
+  HANDOVER_TRACE(phase, "switchover");
+  stopped = Clock::now();
+  Laps laps(stopped);
+  DowntimeParts parts;
+  auto stop = machine.loop().call([&]() -> Status {
+    // The guest may have stopped by itself, or by a person's command, since the migration began.
+    state_before = machine.state();
+    if (state_before == RunState::guest_panicked || state_before == RunState::internal_error)
+      return fail(Errc::state, "the machine is in run state {}: {}", to_string(state_before),
+                  machine.trouble());
+    have_stopped_machine = true;
+    return machine.stop(RunState::finish_migrate);
+  });
+  HANDOVER_TRY(stop);
+  global_state = GlobalState(state_before);
+  parts.stop = laps.lap();
+  if (options.capabilities.pause_before_switchover) {
+    HANDOVER_TRY(wait_for_continue());
+    laps.lap();  // a person's time is not the device's
+  }
+
+  set_status(MigrationStatus::device);
+  stream::write_command(*writer, stream::Command::switchover_start);
+  HANDOVER_TRY(write_ends(true));
+  parts.final_ram = laps.lap();
+  HANDOVER_TRY(write_ends(false));
+  HANDOVER_TRY(write_states());
+  parts.device_state = laps.lap();
+  if (answers) {
+    HANDOVER_TRACE(ping_ready);
+    stream::write_ping(*writer, kPingReady);
+    HANDOVER_TRY(writer->flush());
+    HANDOVER_TRY(answers->wait_for_pong(kPingReady, cancel.token()));
+    HANDOVER_TRACE(pong_ready);
+  }
+  parts.load = laps.lap();
+  note([&](Statistics& all) { all.downtime_parts = parts; });
+  return {};
+}
+
+Status Source::Impl::give_up() {
+  return machine.loop().call([&] { return machine.set_stopped_state(RunState::postmigrate); });
+}
+
+Status Source::Impl::commit() {
+  HANDOVER_TRACE(phase, "commit");
+  return has_peer ? commit_to_peer() : commit_to_file();
+}
+
+Status Source::Impl::commit_to_file() {
+  // Nobody runs from a file by itself: until it is durable, everything can be taken back.
+  HANDOVER_TRY(write_end_mark());
+  HANDOVER_TRY_CONTEXT(channel->commit(), "making {} durable", channel->name());
+  {
+    std::lock_guard lock(mutex);
+    HANDOVER_TRY(cancel.token().check());
+    committed = true;
+  }
+  if (auto given = give_up(); !given) log::error("after the save: {}", given.error().to_string());
+  finish(MigrationStatus::completed);
+  return {};
+}
+
+Status Source::Impl::commit_to_peer() {
+  Laps laps(Clock::now());
+  {
+    std::lock_guard lock(mutex);
+    HANDOVER_TRY(cancel.token().check());
+    committed = true;
+  }
+  // From here on this side never runs again by itself.  A device that cannot leave its saving state does
+  // not matter any more: its state has been loaded on the other side.
+  if (auto given = give_up(); !given) log::error("giving the machine up: {}", given.error().to_string());
+  auto marked = write_end_mark();
+  if (marked) channel->finish_writing();
+  HANDOVER_TRACE(mark_sent, marked.has_value() ? 1 : 0);
+  note([&](Statistics& all) { all.downtime_parts.commit = laps.lap(); });
+  if (!marked) {
+    enter_doubt(fmt::format("the connection broke while the machine was handed over ({})",
+                            marked.error().to_string()));
+    return {};
+  }
+  if (!answers) {
+    if (auto done = channel->commit(); !done) {
+      enter_doubt(done.error().to_string());
+      return {};
+    }
+    finish(MigrationStatus::completed);
+    return {};
+  }
+  auto answer = answers->wait_for_shut(options.answer_timeout, cancel.token());
+  note([&](Statistics& all) { all.downtime_parts.start = laps.lap(); });
+  if (answer && *answer == kShutLoaded)
+    finish(MigrationStatus::completed);
+  else if (answer)
+    enter_doubt(fmt::format(
+        "the destination has the machine and reports that it could not start it (error {})", *answer));
+  else
+    enter_doubt(answer.error().to_string());
+  return {};
+}
+
+void Source::Impl::enter_doubt(std::string why) {
+  log::warn("in doubt: {}", why);
+  note([&](Statistics& all) { all.error = std::move(why); });
+  finish(MigrationStatus::in_doubt);
+}
+
+void Source::Impl::finish(MigrationStatus final_status) {
+  note([&](Statistics& all) {
+    if (stopped != Clock::time_point{}) {
+      const auto& parts = all.downtime_parts;
+      all.downtime_ms =
+          parts.stop + parts.final_ram + parts.device_state + parts.load + parts.commit + parts.start;
+    }
+    all.transferred = writer ? writer->position() : 0;
+    all.remaining = 0;
+    shut_on_cancel = nullptr;
+  });
+  for (const auto& entry : entries)
+    entry.item->cleanup();
+  answers.reset();
+  channel.reset();
+  set_status(final_status);
+}
+
+void Source::Impl::back_out(Error why) {
+  const bool was_cancelled = cancel.cancelled();
+  HANDOVER_TRACE(phase, "back-out");
+  set_status(was_cancelled ? MigrationStatus::cancelling : MigrationStatus::failing);
+  note([&](Statistics& all) {
+    all.error = why.to_string();
+    shut_on_cancel = nullptr;
+  });
+  if (channel) channel->shutdown();
+  answers.reset();
+  if (have_stopped_machine) {
+    auto back = machine.loop().call([&]() -> Status {
+      // A guest that panicked, or a machine that a failing device brought down, stays as it is.
+      if (machine.state() != RunState::finish_migrate) return {};
+      return state_before == RunState::running ? machine.start() : machine.set_stopped_state(state_before);
+    });
+    if (!back) {
+      log::error("after the failed migration: {}", back.error().to_string());
+      note([&](Statistics& all) { all.error += "; and then " + back.error().to_string(); });
+    }
+  }
+  for (const auto& entry : entries)
+    entry.item->cleanup();
+  channel.reset();
+  set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
+}
+
+}  // namespace handover

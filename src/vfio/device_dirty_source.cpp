@@ -1,0 +1,52 @@
+#include "handover/base/trace.h"
+#include "handover/vfio/device_migration.h"
+
+namespace handover::vfio {
+
+DeviceDirtySource::DeviceDirtySource(Device& device, GuestMemory& memory) : device_(device), memory_(memory) {
+}
+
+std::string DeviceDirtySource::name() const {
+  return fmt::format("device {} ({})", device_.id(),
+                     device_.dma_log() ? "its own DMA log" : "no DMA log: all of RAM, always");
+}
+
+Status DeviceDirtySource::start() {
+  auto* log = device_.dma_log();
+  if (!log) return {};
+  std::vector<IovaRange> ranges;
+  for (const auto& range : memory_.ranges())
+    ranges.push_back({Iova{range.start.value}, range.size});
+  HANDOVER_TRY_CONTEXT(log->start(kPageSize, ranges), "starting the DMA log of device `{}`", device_.id());
+  started_ = true;
+  return {};
+}
+
+Status DeviceDirtySource::sync(DirtyMemory& to) {
+  auto* log = device_.dma_log();
+  for (const auto& range : memory_.ranges()) {
+    if (!log) {
+      to.of(*range.block).mark_range(range.offset / kPageSize, range.size / kPageSize);
+      continue;
+    }
+    const auto page_size = log->page_size();
+    HANDOVER_ASSIGN_CONTEXT(auto bits, log->report({Iova{range.start.value}, range.size}),
+                            "reading the DMA log of device `{}`", device_.id());
+    HANDOVER_ASSIGN_CONTEXT(
+        auto found,
+        to.of(*range.block)
+            .import_le(bits, align_up(range.size, page_size) / page_size, range.offset, page_size),
+        "the DMA log of device `{}`", device_.id());
+    HANDOVER_TRACE(dma_log_report, device_.id().c_str(), range.start.value, range.size, found);
+  }
+  return {};
+}
+
+void DeviceDirtySource::stop() {
+  if (!std::exchange(started_, false)) return;
+  // A device that is gone, or forgot its log in a reset, has nothing left to stop.
+  if (auto stopped = device_.dma_log()->stop(); !stopped)
+    HANDOVER_TRACE(dma_log_stop_failed, device_.id().c_str(), stopped.error().sys_errno());
+}
+
+}  // namespace handover::vfio
