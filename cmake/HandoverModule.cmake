@@ -10,6 +10,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 sees null dereferences and dangling pointers inside libstdc++ at -O2 that are not there.
   target_compile_options(handover_flags INTERFACE -Wno-null-dereference -Wno-maybe-uninitialized
     -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict -Wno-dangling-pointer)
+else()
+  # std::stable_sort of libstdc++ 12 uses what libstdc++ 12 deprecates; Clang does not spare system headers it.
+  target_compile_options(handover_flags INTERFACE -Wno-deprecated-declarations)
 endif()
 if(HANDOVER_SANITIZE)
   target_compile_options(handover_flags INTERFACE -fsanitize=${HANDOVER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -31,8 +31,8 @@ Result<ChildProcess> ChildProcess::start(const std::vector<std::string>& argumen
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), 1);
   if (!child.options_.stderr_path.empty())
-    ::posix_spawn_file_actions_addopen(&actions, 2, child.options_.stderr_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
-                                       0644);
+    ::posix_spawn_file_actions_addopen(&actions, 2, child.options_.stderr_path.c_str(),
+                                       O_WRONLY | O_CREAT | O_TRUNC, 0644);
   // A Ctrl-C on the terminal is for the parent, which ends its children in order.
   posix_spawnattr_t attributes;
   ::posix_spawnattr_init(&attributes);
@@ -43,7 +43,8 @@ Result<ChildProcess> ChildProcess::start(const std::vector<std::string>& argumen
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
 
   std::vector<char*> argv;
-  for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  for (const auto& argument : arguments)
+    argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   const int error = ::posix_spawnp(&child.pid_, argv[0], &actions, &attributes, argv.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);
@@ -63,7 +64,8 @@ ChildProcess::ChildProcess(ChildProcess&& other) noexcept
       pidfd_(std::move(other.pidfd_)),
       stdout_(std::move(other.stdout_)),
       pending_(std::move(other.pending_)),
-      status_(other.status_) {}
+      status_(other.status_) {
+}
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   if (this != &other) {
@@ -88,7 +90,8 @@ std::string ChildProcess::complaint() const {
   std::ostringstream text;
   text << file.rdbuf();
   auto said = text.str();
-  while (!said.empty() && said.back() == '\n') said.pop_back();
+  while (!said.empty() && said.back() == '\n')
+    said.pop_back();
   return said.empty() ? said : ": " + said.substr(said.size() > 2000 ? said.size() - 2000 : 0);
 }
 
@@ -127,7 +130,8 @@ bool ChildProcess::alive() {
 
 Result<int> ChildProcess::wait(const CancelToken& cancel, Deadline deadline) {
   while (alive())
-    HANDOVER_TRY_CONTEXT(wait_fd(pidfd_.get(), POLLIN, cancel, deadline), "waiting for {} to end", options_.name);
+    HANDOVER_TRY_CONTEXT(wait_fd(pidfd_.get(), POLLIN, cancel, deadline), "waiting for {} to end",
+                         options_.name);
   return status_;
 }
 

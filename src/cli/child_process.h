@@ -18,8 +18,8 @@ namespace handover::cli {
 class ChildProcess {
  public:
   struct Options {
-    std::string name;        ///< for messages
-    std::string stderr_path; ///< empty: our own standard error
+    std::string name;         ///< for messages
+    std::string stderr_path;  ///< empty: our own standard error
   };
 
   /// `arguments[0]` is the program; it is looked up like a shell does.

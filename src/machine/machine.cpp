@@ -8,7 +8,8 @@
 namespace handover {
 
 Machine::Machine(EventLoop& loop, GuestMemory& memory, RunState initial)
-    : loop_(loop), memory_(memory), state_(initial) {}
+    : loop_(loop), memory_(memory), state_(initial) {
+}
 
 Machine::~Machine() {
   for (auto* vcpu : vcpus_) {
@@ -31,7 +32,8 @@ Status Machine::start() {
     return std::unexpected(std::move(told).error().with_context("the machine does not start"));
   }
   enter(RunState::running);
-  for (auto* vcpu : vcpus_) vcpu->resume();
+  for (auto* vcpu : vcpus_)
+    vcpu->resume();
   return {};
 }
 
@@ -41,7 +43,8 @@ Status Machine::stop(RunState to) {
   if (!run_state_arc_exists(from, to))
     return fail(Errc::state, "no transition from run state {} to {}", to_string(from), to_string(to));
   HANDOVER_TRACE(machine_vcpus_pause);
-  for (auto* vcpu : vcpus_) vcpu->pause();
+  for (auto* vcpu : vcpus_)
+    vcpu->pause();
   // A guest that panicked on its way to the safe point has asked for another state; that one wins.
   auto told = notify(from, to, false);
   enter(to);
@@ -124,7 +127,8 @@ void Machine::enter(RunState to) {
     std::lock_guard lock(trouble_mutex_);
     trouble_.clear();
   }
-  for (const auto& observer : observers_) observer(from, to);
+  for (const auto& observer : observers_)
+    observer(from, to);
 }
 
 void Machine::panicked(const std::string& who, const std::string& reason) {

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <limits>
 
-#include "memory/guest_race.h"
+#include "handover/memory/guest_race.h"
 #include "memory/range_pieces.h"
 
 namespace handover {

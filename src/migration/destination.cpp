@@ -95,7 +95,8 @@ void Destination::Impl::start_machine() {
 
 void Destination::Impl::cleanup() {
   if (!std::exchange(loading_begun, false)) return;
-  for (auto* item : machine.migratables()) item->cleanup();
+  for (auto* item : machine.migratables())
+    item->cleanup();
 }
 
 void Destination::Impl::set_status(MigrationStatus to) {
@@ -110,7 +111,8 @@ void Destination::Impl::set_status(MigrationStatus to) {
 }
 
 Destination::Destination(Machine& machine, Options options)
-    : impl_(std::make_unique<Impl>(machine, std::move(options))) {}
+    : impl_(std::make_unique<Impl>(machine, std::move(options))) {
+}
 
 Destination::~Destination() = default;
 
@@ -139,7 +141,8 @@ Status Destination::cancel() {
   if (is_final(impl_->status)) return {};
   if (impl_->committed) return fail(Errc::state, "too late to cancel: the machine has arrived");
   if (impl_->ready)
-    return fail(Errc::state, "too late to cancel here: the source was told that everything is loaded; cancel there");
+    return fail(Errc::state,
+                "too late to cancel here: the source was told that everything is loaded; cancel there");
   impl_->cancel.cancel("cancelled by request");
   if (impl_->shut_on_cancel) impl_->shut_on_cancel->shutdown();
   return {};

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "handover/migration/destination.h"
+#include "handover/stream/return_path.h"
 #include "handover/stream/section.h"
 #include "migration/global_state.h"
 
@@ -31,7 +32,6 @@ struct Destination::Impl {
   Status read_records();
   Status read_opening_section(stream::Record kind);
   Status read_later_section(stream::Record kind);
-  Status read_footer(std::uint32_t id, const std::string& name);
   Status obey_command();
   Status begin_loading();
   Status finish_loading();

@@ -14,22 +14,23 @@ using stream::Record;
 Status Destination::Impl::read_start_of_stream() {
   HANDOVER_ASSIGN(auto configuration, stream::read_header(*in));
   if (configuration.machine != kMachineName)
-    return fail(Errc::mismatch, "the stream is of a machine `{}`, this is a `{}`", configuration.machine, kMachineName);
+    return fail(Errc::mismatch, "the stream is of a machine `{}`, this is a `{}`", configuration.machine,
+                kMachineName);
   return {};
 }
 
 Status Destination::Impl::read_records() {
   for (;;) {
     const auto at = in->offset();
-    HANDOVER_ASSIGN(auto type, in->u8());
-    switch (static_cast<Record>(type)) {
+    HANDOVER_ASSIGN(auto type, stream::read_record(*in));
+    switch (type) {
       case Record::section_start:
       case Record::section_full:
-        HANDOVER_TRY(read_opening_section(static_cast<Record>(type)));
+        HANDOVER_TRY(read_opening_section(type));
         break;
       case Record::section_part:
       case Record::section_end:
-        HANDOVER_TRY(read_later_section(static_cast<Record>(type)));
+        HANDOVER_TRY(read_later_section(type));
         break;
       case Record::command:
         HANDOVER_TRY(obey_command());
@@ -40,14 +41,16 @@ Status Destination::Impl::read_records() {
         HANDOVER_TRACE(mark_read, at);
         return pass_point(committed);
       default:
-        return fail(Errc::protocol, "unknown record type {:#x} at offset {}", type, at);
+        return fail(Errc::protocol, "a record of type {} at offset {} does not belong here",
+                    stream::record_name(type), at);
     }
   }
 }
 
 Status Destination::Impl::begin_loading() {
   if (std::exchange(loading_begun, true)) return {};
-  for (auto* item : machine.migratables()) HANDOVER_TRY(item->load_setup());
+  for (auto* item : machine.migratables())
+    HANDOVER_TRY(item->load_setup());
   return {};
 }
 
@@ -61,31 +64,33 @@ Status Destination::Impl::read_opening_section(Record kind) {
   for (auto* known : machine.migratables())
     if (matches(*known)) item = known;
   if (!item)
-    return fail(Errc::mismatch, "section `{}` instance {} at offset {}: this machine has no such item; "
-                                "start the destination with the same devices as the source",
+    return fail(Errc::mismatch,
+                "section `{}` instance {} at offset {}: this machine has no such item; "
+                "start the destination with the same devices as the source",
                 header.name, header.instance, at);
   if (header.version > item->version_id())
-    return fail(Errc::mismatch, "section `{}` at offset {} has version {}, this side knows up to {}", header.name, at,
-                header.version, item->version_id());
+    return fail(Errc::mismatch, "section `{}` at offset {} has version {}, this side knows up to {}",
+                header.name, at, header.version, item->version_id());
   const bool live = kind == Record::section_start;
   if (live ? !item->is_live() : !item->has_state())
     return fail(Errc::protocol, "section `{}` at offset {} is of the wrong kind", header.name, at);
   auto [known, fresh] = by_id.try_emplace(header.id, item);
   // A VFIO device opens twice: its START and its FULL have the same id.
   if (!fresh && (known->second != item || live))
-    return fail(Errc::protocol, "section id {} of `{}` at offset {} is in use by `{}`", header.id, header.name, at,
-                known->second->section_name());
+    return fail(Errc::protocol, "section id {} of `{}` at offset {} is in use by `{}`", header.id,
+                header.name, at, known->second->section_name());
   if (!item->is_early()) HANDOVER_TRY(begin_loading());
   HANDOVER_TRACE(section_load, header.name.c_str(), static_cast<int>(kind), at);
   HANDOVER_TRY_CONTEXT(live ? item->load_live(*in, header.version) : item->load_state(*in, header.version),
                        "loading section `{}` that began at offset {}", header.name, at);
   if (!live) stated.insert(item);
-  return read_footer(header.id, header.name);
+  return stream::read_section_footer(*in, header);
 }
 
 Status Destination::Impl::read_later_section(Record kind) {
   const auto at = in->offset() - 1;
-  HANDOVER_ASSIGN(auto id, in->be32());
+  HANDOVER_ASSIGN(auto header, stream::read_section_header(*in, kind));
+  const auto id = header.id;
   const auto found = by_id.find(id);
   if (found == by_id.end() || !found->second->is_live())
     return fail(Errc::protocol, "section id {} at offset {} was never started", id, at);
@@ -94,19 +99,14 @@ Status Destination::Impl::read_later_section(Record kind) {
   HANDOVER_TRY_CONTEXT(item.load_live(*in, item.version_id()), "loading section `{}` that began at offset {}",
                        item.section_name(), at);
   if (kind == Record::section_end) ended.insert(&item);
-  return read_footer(id, item.section_name());
-}
-
-Status Destination::Impl::read_footer(std::uint32_t id, const std::string& name) {
-  HANDOVER_TRY_CONTEXT(stream::read_section_footer(*in, id), "after section `{}`", name);
-  return {};
+  return stream::read_section_footer(*in, {.kind = kind, .id = id, .name = item.section_name()});
 }
 
 Status Destination::Impl::obey_command() {
   const auto at = in->offset() - 1;
   HANDOVER_ASSIGN(auto command, stream::read_command(*in));
-  HANDOVER_TRACE(command_read, static_cast<int>(command.number), at);
-  switch (command.number) {
+  HANDOVER_TRACE(command_read, static_cast<int>(command.command), at);
+  switch (command.command) {
     case stream::Command::open_return_path:
       if (!channel->two_way())
         return fail(Errc::unsupported, "the source asks for answers, but {} is one-way", channel->name());
@@ -114,7 +114,7 @@ Status Destination::Impl::obey_command() {
       return {};
     case stream::Command::ping: {
       if (!return_path_open) return fail(Errc::protocol, "PING at offset {} without a return path", at);
-      HANDOVER_ASSIGN(auto token, stream::ping_token(command));
+      const auto token = command.word();
       if (token == kPingReady) {
         HANDOVER_TRY(finish_loading());
         HANDOVER_TRY(pass_point(ready));
@@ -127,9 +127,10 @@ Status Destination::Impl::obey_command() {
         HANDOVER_TRY_CONTEXT(item->switchover_start(), "{}", item->display_name());
       return {};
     default:
-      return fail(Errc::unsupported, "command {} at offset {} belongs to a kind of migration (postcopy) that "
-                                     "machines with VFIO devices cannot do",
-                  static_cast<int>(command.number), at);
+      return fail(Errc::unsupported,
+                  "command {} at offset {} belongs to a kind of migration (postcopy) that "
+                  "machines with VFIO devices cannot do",
+                  static_cast<int>(command.command), at);
   }
 }
 
@@ -150,7 +151,7 @@ Status Destination::Impl::finish_loading() {
 void Destination::Impl::reply(stream::Reply type, std::uint32_t value) {
   HANDOVER_TRACE(return_path_send, static_cast<int>(type), value);
   // A source that is gone learns nothing, and what this side does next does not depend on it.
-  if (auto sent = stream::write_reply(*channel, type, value); !sent)
+  if (auto sent = stream::ReturnPathWriter(*channel).send({.type = type, .value = value}); !sent)
     HANDOVER_TRACE(return_path_broken, sent.error().to_string().c_str());
 }
 

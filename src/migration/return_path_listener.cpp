@@ -5,7 +5,6 @@
 #include "handover/base/trace.h"
 #include "handover/migration/protocol.h"
 #include "handover/stream/return_path.h"
-#include "handover/stream/stream_reader.h"
 
 namespace handover {
 
@@ -13,7 +12,8 @@ ReturnPathListener::ReturnPathListener(Channel& channel)
     : channel_(channel), thread_([this] {
         ::pthread_setname_np(::pthread_self(), "return-path");
         listen();
-      }) {}
+      }) {
+}
 
 ReturnPathListener::~ReturnPathListener() {
   channel_.shutdown();
@@ -22,7 +22,7 @@ ReturnPathListener::~ReturnPathListener() {
 
 void ReturnPathListener::listen() {
   HANDOVER_TRACE(thread_start, "return-path");
-  StreamReader in(channel_, 4096);
+  stream::ReturnPathReader in(channel_);
   for (;;) {
     auto message = read_message(in);
     if (message) continue;
@@ -34,8 +34,8 @@ void ReturnPathListener::listen() {
   HANDOVER_TRACE(thread_end, "return-path");
 }
 
-Status ReturnPathListener::read_message(StreamReader& in) {
-  HANDOVER_ASSIGN(auto message, stream::read_reply(in));
+Status ReturnPathListener::read_message(stream::ReturnPathReader& in) {
+  HANDOVER_ASSIGN(auto message, in.next());
   HANDOVER_TRACE(return_path_message, static_cast<int>(message.type), message.value);
   std::lock_guard lock(mutex_);
   switch (message.type) {
@@ -55,8 +55,10 @@ Status ReturnPathListener::read_message(StreamReader& in) {
 Status ReturnPathListener::check() const {
   std::lock_guard lock(mutex_);
   if (shut_ && *shut_ != kShutLoaded)
-    return fail(Errc::mismatch, "the destination reports that it failed (error {}); its own log says why", *shut_);
-  if (shut_) return fail(Errc::protocol, "the destination says that it has loaded everything before it was sent");
+    return fail(Errc::mismatch, "the destination reports that it failed (error {}); its own log says why",
+                *shut_);
+  if (shut_)
+    return fail(Errc::protocol, "the destination says that it has loaded everything before it was sent");
   if (failure_) return std::unexpected(*failure_);
   return {};
 }
@@ -72,7 +74,8 @@ Status ReturnPathListener::wait_for_pong(std::uint32_t token, const CancelToken&
   return {};
 }
 
-Result<std::uint32_t> ReturnPathListener::wait_for_shut(std::chrono::milliseconds timeout, const CancelToken& cancel) {
+Result<std::uint32_t> ReturnPathListener::wait_for_shut(std::chrono::milliseconds timeout,
+                                                        const CancelToken& cancel) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, cancel.stop(), timeout, [&] { return shut_ || failure_; });
   if (shut_) return *shut_;

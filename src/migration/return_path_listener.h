@@ -10,10 +10,12 @@
 
 #include "handover/base/cancel.h"
 #include "handover/channel/channel.h"
+#include "handover/stream/return_path.h"
 
 namespace handover {
 
-/// The source's ear: a thread that reads what the destination says, and lets the migration thread wait for it.
+/// The source's ear: a thread that reads what the destination says, and lets the migration thread wait for
+/// it.
 ///
 /// The channel outlives it; shutting the channel down ends the thread.
 class ReturnPathListener {
@@ -30,7 +32,7 @@ class ReturnPathListener {
 
  private:
   void listen();
-  Status read_message(class StreamReader& in);
+  Status read_message(stream::ReturnPathReader& in);
 
   Channel& channel_;
   mutable std::mutex mutex_;  // leaf

@@ -9,7 +9,8 @@
 namespace handover {
 
 Source::Impl::Impl(Machine& machine_of, RamMigration& ram_of, Options with)
-    : machine(machine_of), ram(ram_of), options(std::move(with)) {}
+    : machine(machine_of), ram(ram_of), options(std::move(with)) {
+}
 
 Source::Impl::~Impl() {
   cancel.cancel("the migration object was destroyed");
@@ -33,6 +34,8 @@ void Source::Impl::launch(std::function<Result<std::unique_ptr<Channel>>()> open
 }
 
 void Source::Impl::run(const std::function<Result<std::unique_ptr<Channel>>()>& open) {
+  state_before = machine.state();
+  number_sections();
   auto whole = [&]() -> Status {
     HANDOVER_ASSIGN(channel, open());
     {
@@ -117,8 +120,9 @@ Status Source::cancel() {
     std::lock_guard lock(impl_->mutex);
     const auto status = impl_->statistics.status;
     if (status == MigrationStatus::in_doubt)
-      return fail(Errc::state, "the machine was given up and the destination has not answered; "
-                               "settle it with `handover resolve`");
+      return fail(Errc::state,
+                  "the machine was given up and the destination has not answered; "
+                  "settle it with `handover resolve`");
     if (is_final(status) || status == MigrationStatus::none) return {};
     if (impl_->committed)
       return fail(Errc::state, "too late to cancel: the machine has been given up to the destination");
@@ -133,7 +137,8 @@ Status Source::continue_switchover() {
   {
     std::lock_guard lock(impl_->mutex);
     if (impl_->statistics.status != MigrationStatus::pre_switchover)
-      return fail(Errc::state, "the migration is in status {}, not pre-switchover", to_string(impl_->statistics.status));
+      return fail(Errc::state, "the migration is in status {}, not pre-switchover",
+                  to_string(impl_->statistics.status));
     impl_->continue_asked = true;
   }
   impl_->changed.notify_all();

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "handover/base/rate_limiter.h"
+#include "handover/migration/protocol.h"
 #include "handover/migration/source.h"
 #include "handover/stream/vmdescription.h"
 #include "migration/convergence.h"
@@ -56,6 +57,9 @@ struct Source::Impl {
   Status write_ends(bool ram_only);
   Status write_states();
   Status write_end_mark();
+  Status write_section(stream::Record kind, const Entry& entry, Phase phase,
+                       const std::function<Status()>& body);
+  Status write_state(const Entry& entry, Phase phase);
   void account(const Entry& entry, Phase phase, std::uint64_t bytes);
 
   void set_status(MigrationStatus to);
@@ -82,13 +86,13 @@ struct Source::Impl {
   std::unique_ptr<Channel> channel;
   std::unique_ptr<StreamWriter> writer;
   std::unique_ptr<ReturnPathListener> answers;
-  stream::Vmdescription vmdescription;
+  stream::VmdescriptionBuilder vmdescription{{.machine = std::string(kMachineName)}};
 
   mutable std::mutex mutex;
   std::condition_variable_any changed;
   Statistics statistics;
-  bool committed = false;        // the mark is on its way: no way back
-  bool continue_asked = false;   // migrate-continue
+  bool committed = false;       // the mark is on its way: no way back
+  bool continue_asked = false;  // migrate-continue
   Channel* shut_on_cancel = nullptr;
   std::thread thread;
 };

@@ -4,7 +4,6 @@
 
 #include "handover/base/log.h"
 #include "handover/base/trace.h"
-#include "handover/migration/protocol.h"
 #include "handover/stream/command.h"
 #include "handover/stream/configuration.h"
 #include "handover/stream/section.h"
@@ -45,10 +44,8 @@ Status Source::Impl::check_alive() const {
 
 Status Source::Impl::setup() {
   HANDOVER_TRACE(phase, "setup");
-  state_before = machine.state();
-  global_state = GlobalState(state_before);
-  number_sections();
-  for (const auto& entry : entries) HANDOVER_TRY(entry.item->prepare());
+  for (const auto& entry : entries)
+    HANDOVER_TRY(entry.item->prepare());
 
   stream::write_header(*writer, {.machine = std::string(kMachineName)});
   if (options.capabilities.return_path && channel->two_way()) {
@@ -59,7 +56,8 @@ Status Source::Impl::setup() {
   }
   HANDOVER_TRY(write_early());
   HANDOVER_TRY(write_starts());
-  note([&](Statistics& all) { all.setup_ms = static_cast<std::uint64_t>(ms_between(started, Clock::now())); });
+  note(
+      [&](Statistics& all) { all.setup_ms = static_cast<std::uint64_t>(ms_between(started, Clock::now())); });
   return {};
 }
 
@@ -67,7 +65,8 @@ Result<Pending> Source::Impl::pending(bool exact) {
   Pending sum;
   for (const auto& entry : entries) {
     if (!entry.item->is_live()) continue;
-    HANDOVER_ASSIGN_CONTEXT(auto one, entry.item->pending(exact), "asking {} what is left", entry.item->display_name());
+    HANDOVER_ASSIGN_CONTEXT(auto one, entry.item->pending(exact), "asking {} what is left",
+                            entry.item->display_name());
     sum.must_stop += one.must_stop;
     sum.can_precopy += one.can_precopy;
     sum.hold_switchover |= one.hold_switchover;
@@ -95,12 +94,14 @@ Status Source::Impl::pass(bool& all_quiet) {
     HANDOVER_TRY(check_alive());
     HANDOVER_TRY(limiter.wait(cancel.token()));
 
-    auto most = std::clamp(static_cast<std::uint64_t>(convergence.bandwidth() / 20), kLeastPerTurn, kMostPerTurn);
+    auto most =
+        std::clamp(static_cast<std::uint64_t>(convergence.bandwidth() / 20), kLeastPerTurn, kMostPerTurn);
     if (rate != 0) most = std::min(most, std::max<std::uint64_t>(rate / 10, kPageSize));
     const auto begin = Clock::now();
     const auto before = writer->position();
     stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
-    HANDOVER_ASSIGN_CONTEXT(auto outcome, entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
+    HANDOVER_ASSIGN_CONTEXT(auto outcome,
+                            entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
                             "saving {}", entry.item->display_name());
     stream::write_section_footer(*writer, entry.id);
     HANDOVER_TRY(writer->flush());
@@ -121,10 +122,12 @@ Status Source::Impl::iterate() {
     HANDOVER_TRY(check_alive());
     bool all_quiet = false;
     HANDOVER_TRY(pass(all_quiet));
+    if (all_quiet) convergence.settle();
     HANDOVER_ASSIGN(auto left, pending(false));
     const auto parameters = current_parameters();
     if (!all_quiet && !convergence.fits(left, parameters)) continue;
-    // The cheap figures say that it fits, or everything known has gone out: now ask what was written meanwhile.
+    // The cheap figures say that it fits, or everything known has gone out: now ask what was written
+    // meanwhile.
     HANDOVER_ASSIGN(left, pending(true));
     if (convergence.fits(left, parameters)) return {};
     if (!all_quiet || left.can_precopy > 0) continue;
@@ -152,7 +155,8 @@ Status Source::Impl::switch_over() {
     // The guest may have stopped by itself, or by a person's command, since the migration began.
     state_before = machine.state();
     if (state_before == RunState::guest_panicked || state_before == RunState::internal_error)
-      return fail(Errc::state, "the machine is in run state {}: {}", to_string(state_before), machine.trouble());
+      return fail(Errc::state, "the machine is in run state {}: {}", to_string(state_before),
+                  machine.trouble());
     have_stopped_machine = true;
     return machine.stop(RunState::finish_migrate);
   });
@@ -221,7 +225,8 @@ Status Source::Impl::commit_to_peer() {
   HANDOVER_TRACE(mark_sent, marked.has_value() ? 1 : 0);
   note([&](Statistics& all) { all.downtime_parts.commit = laps.lap(); });
   if (!marked) {
-    enter_doubt(fmt::format("the connection broke while the machine was handed over ({})", marked.error().to_string()));
+    enter_doubt(fmt::format("the connection broke while the machine was handed over ({})",
+                            marked.error().to_string()));
     return {};
   }
   if (!answers) {
@@ -237,7 +242,8 @@ Status Source::Impl::commit_to_peer() {
   if (answer && *answer == kShutLoaded)
     finish(MigrationStatus::completed);
   else if (answer)
-    enter_doubt(fmt::format("the destination has the machine and reports that it could not start it (error {})", *answer));
+    enter_doubt(fmt::format(
+        "the destination has the machine and reports that it could not start it (error {})", *answer));
   else
     enter_doubt(answer.error().to_string());
   return {};
@@ -260,7 +266,8 @@ void Source::Impl::finish(MigrationStatus final_status) {
     all.remaining = 0;
     shut_on_cancel = nullptr;
   });
-  for (const auto& entry : entries) entry.item->cleanup();
+  for (const auto& entry : entries)
+    entry.item->cleanup();
   answers.reset();
   channel.reset();
   set_status(final_status);
@@ -287,7 +294,8 @@ void Source::Impl::back_out(Error why) {
       note([&](Statistics& all) { all.error += "; and then " + back.error().to_string(); });
     }
   }
-  for (const auto& entry : entries) entry.item->cleanup();
+  for (const auto& entry : entries)
+    entry.item->cleanup();
   channel.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }

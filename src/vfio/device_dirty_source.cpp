@@ -3,7 +3,8 @@
 
 namespace handover::vfio {
 
-DeviceDirtySource::DeviceDirtySource(Device& device, GuestMemory& memory) : device_(device), memory_(memory) {}
+DeviceDirtySource::DeviceDirtySource(Device& device, GuestMemory& memory) : device_(device), memory_(memory) {
+}
 
 std::string DeviceDirtySource::name() const {
   return fmt::format("device {} ({})", device_.id(),
@@ -14,7 +15,8 @@ Status DeviceDirtySource::start() {
   auto* log = device_.dma_log();
   if (!log) return {};
   std::vector<IovaRange> ranges;
-  for (const auto& range : memory_.ranges()) ranges.push_back({Iova{range.start.value}, range.size});
+  for (const auto& range : memory_.ranges())
+    ranges.push_back({Iova{range.start.value}, range.size});
   HANDOVER_TRY_CONTEXT(log->start(kPageSize, ranges), "starting the DMA log of device `{}`", device_.id());
   started_ = true;
   return {};
@@ -32,7 +34,8 @@ Status DeviceDirtySource::sync(DirtyMemory& to) {
                             "reading the DMA log of device `{}`", device_.id());
     HANDOVER_ASSIGN_CONTEXT(
         auto found,
-        to.of(*range.block).import_le(bits, align_up(range.size, page_size) / page_size, range.offset, page_size),
+        to.of(*range.block)
+            .import_le(bits, align_up(range.size, page_size) / page_size, range.offset, page_size),
         "the DMA log of device `{}`", device_.id());
     HANDOVER_TRACE(dma_log_report, device_.id().c_str(), range.start.value, range.size, found);
   }

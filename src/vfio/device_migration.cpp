@@ -25,7 +25,8 @@ Status expect_end(StreamReader& in) {
 }  // namespace
 
 DeviceMigration::DeviceMigration(Device& device, DeviceConfig& config, std::string path)
-    : device_(device), config_(config), path_(std::move(path)) {}
+    : device_(device), config_(config), path_(std::move(path)) {
+}
 
 DeviceMigration::~DeviceMigration() = default;
 
@@ -36,11 +37,12 @@ std::uint32_t DeviceMigration::version_id() const {
 Status DeviceMigration::prepare() {
   if (device_.lost()) return fail(Errc::device, "device `{}` is lost", device_.id());
   if (!device_.migration())
-    return fail(Errc::unsupported, "device `{}` cannot migrate: {}", device_.id(), device_.migration_blocker());
+    return fail(Errc::unsupported, "device `{}` cannot migrate: {}", device_.id(),
+                device_.migration_blocker());
   const auto state = last_state();
   if (state != DeviceState::running && state != DeviceState::stop)
-    return fail(Errc::state, "device `{}` is in state {}; it must be running or stopped to be migrated", device_.id(),
-                to_string(state));
+    return fail(Errc::state, "device `{}` is in state {}; it must be running or stopped to be migrated",
+                device_.id(), to_string(state));
   return {};
 }
 
@@ -64,7 +66,8 @@ Result<Pending> DeviceMigration::pending(bool exact) {
     auto size = protocol->stop_copy_size();
     stop_copy_bytes_ = size && *size ? **size : 0;
     initial_bytes_ = precopy_bytes_ = 0;
-    if (const auto state = last_state(); state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p) {
+    if (const auto state = last_state();
+        state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p) {
       if (auto info = protocol->precopy_info(); info && *info) {
         initial_bytes_ = (*info)->initial_bytes;
         precopy_bytes_ = initial_bytes_ + (*info)->dirty_bytes;
@@ -83,8 +86,8 @@ Result<Pending> DeviceMigration::pending(bool exact) {
 Result<StateRead> DeviceMigration::send_chunk(StreamWriter& out) {
   auto* protocol = device_.migration();
   const auto want = std::min(kChunk, protocol->preferred_chunk());
-  HANDOVER_ASSIGN_CONTEXT(auto read, protocol->read({buffer_.get(), want}), "reading the state of device `{}`",
-                          device_.id());
+  HANDOVER_ASSIGN_CONTEXT(auto read, protocol->read({buffer_.get(), want}),
+                          "reading the state of device `{}`", device_.id());
   if (read.bytes > 0) {
     out.be64(tag::kDevDataState);
     out.be64(read.bytes);
@@ -101,7 +104,8 @@ Result<StateRead> DeviceMigration::send_chunk(StreamWriter& out) {
 
 Result<Iterated> DeviceMigration::save_iterate(StreamWriter& out, const IterateBudget&) {
   if (!saving_)
-    return fail(Errc::state, "device `{}` lost its pre-copy session: the machine was stopped and started meanwhile",
+    return fail(Errc::state,
+                "device `{}` lost its pre-copy session: the machine was stopped and started meanwhile",
                 device_.id());
   auto outcome = Iterated::nothing_now;
   if (last_state() == DeviceState::pre_copy) {
@@ -140,7 +144,8 @@ ItemCounters DeviceMigration::counters() const {
 
 Status DeviceMigration::load_setup() {
   if (!device_.migration())
-    return fail(Errc::unsupported, "device `{}` cannot load a state: {}", device_.id(), device_.migration_blocker());
+    return fail(Errc::unsupported, "device `{}` cannot load a state: {}", device_.id(),
+                device_.migration_blocker());
   buffer_ = std::make_unique_for_overwrite<std::byte[]>(kChunk);
   loading_ = true;
   config_loaded_ = false;
@@ -175,10 +180,12 @@ Status DeviceMigration::load_live(StreamReader& in, std::uint32_t) {
       case tag::kEndOfState:
         return {};
       case tag::kDevInitDataSent:
-        return fail(Errc::protocol, "device `{}`: the source waits for a switchover acknowledgement, which was not agreed",
+        return fail(Errc::protocol,
+                    "device `{}`: the source waits for a switchover acknowledgement, which was not agreed",
                     device_.id());
       default:
-        return fail(Errc::protocol, "device `{}`: unknown tag {:#x} at offset {}", device_.id(), word, in.offset() - 8);
+        return fail(Errc::protocol, "device `{}`: unknown tag {:#x} at offset {}", device_.id(), word,
+                    in.offset() - 8);
     }
   }
 }
@@ -218,7 +225,8 @@ void DeviceMigration::cleanup() {
     if (auto reset = device_.reset(); reset)
       state_.store(DeviceState::running, std::memory_order_relaxed);
     else
-      log::error("device `{}` cannot be reset after an incomplete load: {}", device_.id(), reset.error().to_string());
+      log::error("device `{}` cannot be reset after an incomplete load: {}", device_.id(),
+                 reset.error().to_string());
   }
 }
 

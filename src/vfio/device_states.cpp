@@ -13,7 +13,9 @@ std::uint64_t DeviceMigration::features() const {
 
 Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
   auto* protocol = device_.migration();
-  if (!protocol) return fail(Errc::unsupported, "device `{}` cannot migrate: {}", device_.id(), device_.migration_blocker());
+  if (!protocol)
+    return fail(Errc::unsupported, "device `{}` cannot migrate: {}", device_.id(),
+                device_.migration_blocker());
   const auto from = last_state();
   if (from == to) return {};
   HANDOVER_TRY_CONTEXT(path_between(from, to, protocol->features()), "device `{}`", device_.id());
@@ -24,8 +26,9 @@ Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
     HANDOVER_TRACE(device_state, device_.id().c_str(), static_cast<int>(from), static_cast<int>(to));
     return {};
   }
-  return recover(recovery, std::move(done).error().with_context(fmt::format(
-                               "device `{}` does not go from {} to {}", device_.id(), to_string(from), to_string(to))));
+  return recover(recovery,
+                 std::move(done).error().with_context(fmt::format(
+                     "device `{}` does not go from {} to {}", device_.id(), to_string(from), to_string(to))));
 }
 
 Status DeviceMigration::recover(DeviceState recovery, Error cause) {
@@ -35,21 +38,21 @@ Status DeviceMigration::recover(DeviceState recovery, Error cause) {
   if (now && *now != DeviceState::error && path_between(*now, recovery, protocol->features())) {
     if (protocol->set_state(recovery)) {
       state_.store(recovery, std::memory_order_relaxed);
-      return std::unexpected(
-          std::move(cause).with_context(fmt::format("device `{}` was taken back to {}", device_.id(), to_string(recovery))));
+      return std::unexpected(std::move(cause).with_context(
+          fmt::format("device `{}` was taken back to {}", device_.id(), to_string(recovery))));
     }
   }
   if (auto reset = device_.reset(); !reset) {
     state_.store(DeviceState::error, std::memory_order_relaxed);
     log::error("device `{}` is dead: {}, and then its reset failed: {}", device_.id(), cause.to_string(),
                reset.error().to_string());
-    return std::unexpected(std::move(cause).with_context(
-        fmt::format("device `{}` is dead, its reset failed too ({})", device_.id(), reset.error().to_string())));
+    return std::unexpected(std::move(cause).with_context(fmt::format(
+        "device `{}` is dead, its reset failed too ({})", device_.id(), reset.error().to_string())));
   }
   state_.store(DeviceState::running, std::memory_order_relaxed);
   log::error("device `{}` was reset: {}", device_.id(), cause.to_string());
-  return std::unexpected(
-      std::move(cause).with_context(fmt::format("device `{}` was reset and has lost its state", device_.id())));
+  return std::unexpected(std::move(cause).with_context(
+      fmt::format("device `{}` was reset and has lost its state", device_.id())));
 }
 
 Status DeviceMigration::prepare(RunState from, RunState to) {
@@ -74,7 +77,8 @@ Status DeviceMigration::change(RunState from, RunState to) {
     return {};
   }
   if (from == RunState::running) {
-    const bool in_session = last_state() == DeviceState::pre_copy || last_state() == DeviceState::pre_copy_p2p;
+    const bool in_session =
+        last_state() == DeviceState::pre_copy || last_state() == DeviceState::pre_copy_p2p;
     const bool snapshot = to == RunState::save_vm;  // straight into the saving state (mission A5)
     const auto target = in_session || snapshot ? DeviceState::stop_copy : DeviceState::stop;
     HANDOVER_TRY(enter(target, DeviceState::stop));

@@ -9,7 +9,7 @@ from pathlib import Path
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 SAMPLE = {
-    'tools/layers.txt': 'base\nwire   base\nengine base\napp engine wire base\n',
+    'tools/layers.txt': 'base\nwire   base\nengine base\napp engine wire+\n',
     'include/handover/base/a.h': '#pragma once\n',
     'include/handover/wire/w.h': '#pragma once\n#include "handover/base/a.h"\n',
     'src/wire/private.h': '#pragma once\n',
@@ -66,6 +66,19 @@ class CheckLayers(unittest.TestCase):
     def test_a_file_that_is_too_long_is_named(self):
         self.expect('tests/long_test.cpp:601: has 601 lines', files={'tests/long_test.cpp': '//\n' * 601})
         self.assertEqual(run('check-layers', SAMPLE | {'tests/long_test.cpp': '//\n' * 600})[0], 0)
+
+    def test_a_part_may_be_allowed_without_its_folder(self):
+        tree = SAMPLE | {'src/engine/part.h': '#pragma once\n',
+                         'tools/layers.txt': 'base\nengine/part.h\nwire engine/part.h base\nengine base\napp engine wire+\n',
+                         'src/wire/x.cpp': '#include "engine/part.h"\n'}
+        self.assertEqual(run('check-layers', tree), (0, ''))
+        code, errors = run('check-layers', tree | {'src/wire/x.cpp': '#include "engine/e.h"\n'})
+        self.assertEqual((code, errors), (1, 'src/wire/x.cpp:1: wire may not include engine ("engine/e.h")\n'))
+
+    def test_a_table_out_of_order_is_refused(self):
+        code, errors = run('check-layers', SAMPLE | {'tools/layers.txt': 'wire base\nbase\n'})
+        self.assertEqual(code, 1)
+        self.assertIn('base is not listed above wire', errors)
 
     def test_an_unknown_module_is_named(self):
         self.expect('src/other/o.cpp:1: belongs to no module', files={'src/other/o.cpp': '\n'})

@@ -74,36 +74,39 @@ std::unexpected<Error> fail_errno(int err, fmt::format_string<Args...> format, A
 #define HANDOVER_CONCAT2(a, b) a##b
 #define HANDOVER_CONCAT(a, b) HANDOVER_CONCAT2(a, b)
 
+#define HANDOVER_TRY_IMPL(holder, expression)                       \
+  do {                                                              \
+    auto holder = (expression);                                     \
+    if (!holder) return std::unexpected(std::move(holder).error()); \
+  } while (false)
+
 /// Evaluates a Status or Result expression and returns its error to the caller, if it has one.
-#define HANDOVER_TRY(expression)                                          \
-  do {                                                                    \
-    auto handover_try = (expression);                                     \
-    if (!handover_try) return std::unexpected(std::move(handover_try).error()); \
+#define HANDOVER_TRY(expression) HANDOVER_TRY_IMPL(HANDOVER_CONCAT(handover_try_, __COUNTER__), expression)
+
+#define HANDOVER_TRY_CONTEXT_IMPL(holder, expression, ...)                                                 \
+  do {                                                                                                     \
+    auto holder = (expression);                                                                            \
+    if (!holder) return std::unexpected(std::move(holder).error().with_context(fmt::format(__VA_ARGS__))); \
   } while (false)
 
 /// The same, with a fmt sentence added that says what was being done.
-#define HANDOVER_TRY_CONTEXT(expression, ...)                                                               \
-  do {                                                                                                      \
-    auto handover_try = (expression);                                                                       \
-    if (!handover_try)                                                                                      \
-      return std::unexpected(std::move(handover_try).error().with_context(fmt::format(__VA_ARGS__)));       \
-  } while (false)
+#define HANDOVER_TRY_CONTEXT(expression, ...) \
+  HANDOVER_TRY_CONTEXT_IMPL(HANDOVER_CONCAT(handover_try_, __COUNTER__), expression, __VA_ARGS__)
 
-#define HANDOVER_ASSIGN_IMPL(holder, declaration, expression)             \
-  auto holder = (expression);                                             \
-  if (!holder) return std::unexpected(std::move(holder).error());         \
+#define HANDOVER_ASSIGN_IMPL(holder, declaration, expression)     \
+  auto holder = (expression);                                     \
+  if (!holder) return std::unexpected(std::move(holder).error()); \
   declaration = std::move(*holder)
 
 /// HANDOVER_ASSIGN(auto x, f()): declares x from the value, or returns the error.
 #define HANDOVER_ASSIGN(declaration, expression) \
-  HANDOVER_ASSIGN_IMPL(HANDOVER_CONCAT(handover_result_, __LINE__), declaration, expression)
+  HANDOVER_ASSIGN_IMPL(HANDOVER_CONCAT(handover_result_, __COUNTER__), declaration, expression)
 
-#define HANDOVER_ASSIGN_CONTEXT_IMPL(holder, declaration, expression, ...)                             \
-  auto holder = (expression);                                                                          \
-  if (!holder)                                                                                         \
-    return std::unexpected(std::move(holder).error().with_context(fmt::format(__VA_ARGS__)));          \
+#define HANDOVER_ASSIGN_CONTEXT_IMPL(holder, declaration, expression, ...)                               \
+  auto holder = (expression);                                                                            \
+  if (!holder) return std::unexpected(std::move(holder).error().with_context(fmt::format(__VA_ARGS__))); \
   declaration = std::move(*holder)
 
-#define HANDOVER_ASSIGN_CONTEXT(declaration, expression, ...)                                            \
-  HANDOVER_ASSIGN_CONTEXT_IMPL(HANDOVER_CONCAT(handover_result_, __LINE__), declaration, expression,     \
+#define HANDOVER_ASSIGN_CONTEXT(declaration, expression, ...)                                           \
+  HANDOVER_ASSIGN_CONTEXT_IMPL(HANDOVER_CONCAT(handover_result_, __COUNTER__), declaration, expression, \
                                __VA_ARGS__)

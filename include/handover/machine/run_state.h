@@ -8,16 +8,16 @@ namespace handover {
 
 /// What the machine as a whole is doing; the names are QEMU's.
 enum class RunState {
-  prelaunch,        ///< made, never started
-  inmigrate,        ///< waiting for or loading an incoming migration
+  prelaunch,  ///< made, never started
+  inmigrate,  ///< waiting for or loading an incoming migration
   running,
-  paused,           ///< stopped by a person
-  finish_migrate,   ///< stopped for the last part of an outgoing migration
-  postmigrate,      ///< given up to a destination
-  save_vm,          ///< stopped to save a snapshot
-  guest_panicked,   ///< the guest found itself broken
-  io_error,         ///< a device failed in a way that the guest must not see
-  internal_error,   ///< a device or a listener failed in a state change
+  paused,          ///< stopped by a person
+  finish_migrate,  ///< stopped for the last part of an outgoing migration
+  postmigrate,     ///< given up to a destination
+  save_vm,         ///< stopped to save a snapshot
+  guest_panicked,  ///< the guest found itself broken
+  io_error,        ///< a device failed in a way that the guest must not see
+  internal_error,  ///< a device or a listener failed in a state change
   shutdown,
 };
 

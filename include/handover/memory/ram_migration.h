@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -9,6 +8,10 @@
 #include "handover/stream/migratable.h"
 
 namespace handover {
+
+class RamLoader;
+class RamProgress;
+class RamSaver;
 
 /// Figures of one pass over memory, from one dirty sync to the next.
 struct RamRound {
@@ -23,10 +26,15 @@ struct RamRound {
 /// Guest RAM as a Migratable: section `ram`, version 4, in QEMU's layout.
 ///
 /// The same object serves a source or a destination.  Dirty sources are added before the migration starts
-/// and outlive it.  rounds() may be read by any thread through the engine's statistics snapshot only.
+/// and outlive it.  counters(), rounds(), sync_count() and dirty_pages_rate() may be called by any thread at
+/// any time, also after cleanup(); they describe the last migration.  Everything else belongs to the migration
+/// or load thread.
+///
+/// Pages are handed to the writer by reference: whoever ends the migration flushes the writer, or drops it,
+/// before the memory goes away.
 class RamMigration final : public Migratable {
  public:
-  RamMigration(GuestMemory& memory);
+  explicit RamMigration(GuestMemory& memory);
   ~RamMigration() override;
 
   void add_dirty_source(DirtySource& source);
@@ -47,19 +55,21 @@ class RamMigration final : public Migratable {
   Status load_live(StreamReader& in, std::uint32_t version) override;
   void cleanup() override;
 
-  /// Dirty syncs made so far (`dirty-sync-count`).
+  /// Dirty syncs made so far (`dirty-sync-count`); marking everything at the start counts as the first, as it
+  /// does in QEMU.
   std::uint64_t sync_count() const;
   /// Pages a second found dirty between the last two syncs (`dirty-pages-rate`).
   std::uint64_t dirty_pages_rate() const;
   std::vector<RamRound> rounds() const;
 
  private:
-  struct Saver;
-  struct Loader;
+  Result<RamSaver*> saver();
+
   GuestMemory& memory_;
   std::vector<DirtySource*> sources_;
-  std::unique_ptr<Saver> saver_;
-  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<RamProgress> progress_;
+  std::unique_ptr<RamSaver> saver_;
+  std::unique_ptr<RamLoader> loader_;
 };
 
 }  // namespace handover

@@ -11,8 +11,8 @@ namespace handover {
 
 /// What one item sent, by phase.
 struct ItemStatistics {
-  std::string name;                  ///< Migratable::display_name
-  std::string section;               ///< name on the wire
+  std::string name;     ///< Migratable::display_name
+  std::string section;  ///< name on the wire
   std::uint64_t setup_bytes = 0;
   std::uint64_t precopy_bytes = 0;   ///< while the machine ran
   std::uint64_t downtime_bytes = 0;  ///< while it stood still
@@ -38,15 +38,15 @@ struct Statistics {
   std::string error;
   std::uint64_t total_ms = 0;
   std::uint64_t setup_ms = 0;
-  double downtime_ms = 0;             ///< of a finished switchover
+  double downtime_ms = 0;  ///< of a finished switchover
   DowntimeParts downtime_parts;
-  double expected_downtime_ms = 0;    ///< while active
-  std::uint64_t transferred = 0;      ///< all bytes on the main channel
-  std::uint64_t remaining = 0;        ///< bytes pending over all items
-  std::uint64_t total_bytes = 0;      ///< RAM size
-  double throughput = 0;              ///< measured over the last 100 ms or more
+  double expected_downtime_ms = 0;  ///< while active
+  std::uint64_t transferred = 0;    ///< all bytes on the main channel
+  std::uint64_t remaining = 0;      ///< bytes pending over all items
+  std::uint64_t total_bytes = 0;    ///< RAM size
+  double throughput = 0;            ///< measured over the last 100 ms or more
   std::uint64_t dirty_sync_count = 0;
-  std::uint64_t dirty_pages_rate = 0; ///< pages a second
+  std::uint64_t dirty_pages_rate = 0;  ///< pages a second
   std::vector<ItemStatistics> items;
   std::vector<RamRound> rounds;
 };

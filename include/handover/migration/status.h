@@ -12,7 +12,7 @@ enum class MigrationStatus {
   pre_switchover,  ///< stopped, waits for migrate-continue
   device,          ///< stopped, the last state is on its way
   completed,
-  failing,         ///< on the way back to running
+  failing,  ///< on the way back to running
   failed,
   cancelling,
   cancelled,

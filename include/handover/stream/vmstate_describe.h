@@ -1,13 +1,11 @@
 #pragma once
 
-// The templates of vmstate::Describe; include vmstate.h instead.
+// The templates of vmstate::Describe.  The end of vmstate.h includes this; nobody else does.
 
 #include <array>
 #include <bit>
 #include <concepts>
 #include <utility>
-
-#include "handover/stream/vmstate.h"
 
 namespace handover::vmstate {
 namespace detail {

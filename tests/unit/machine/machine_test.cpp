@@ -91,8 +91,8 @@ class MachineTest : public testing::Test {
 // Mission C6: every listener prepares before any changes.
 TEST_F(MachineTest, AllPrepareBeforeAnyChangesAndVcpusRunLast) {
   ASSERT_TRUE(start());
-  EXPECT_THAT(log_, ElementsAre("a prepare running", "b prepare running", "a change running", "b change running",
-                                "vcpu resume"));
+  EXPECT_THAT(log_, ElementsAre("a prepare running", "b prepare running", "a change running",
+                                "b change running", "vcpu resume"));
   EXPECT_TRUE(machine_->running());
 }
 

@@ -5,12 +5,14 @@
 namespace handover {
 namespace {
 
-constexpr RunState kAll[] = {RunState::prelaunch,   RunState::inmigrate,      RunState::running,  RunState::paused,
-                             RunState::finish_migrate, RunState::postmigrate, RunState::save_vm,  RunState::guest_panicked,
-                             RunState::io_error,    RunState::internal_error, RunState::shutdown};
+constexpr RunState kAll[] = {RunState::prelaunch,      RunState::inmigrate,      RunState::running,
+                             RunState::paused,         RunState::finish_migrate, RunState::postmigrate,
+                             RunState::save_vm,        RunState::guest_panicked, RunState::io_error,
+                             RunState::internal_error, RunState::shutdown};
 
 TEST(RunState, EveryNameLeadsBackToItsState) {
-  for (auto state : kAll) EXPECT_EQ(run_state_from(to_string(state)), state);
+  for (auto state : kAll)
+    EXPECT_EQ(run_state_from(to_string(state)), state);
   EXPECT_FALSE(run_state_from("nonsense"));
 }
 
@@ -27,7 +29,8 @@ TEST(RunState, EveryStoppedStateOfAMigrationLeadsBack) {
 }
 
 TEST(RunState, NothingLeavesShutdown) {
-  for (auto state : kAll) EXPECT_FALSE(run_state_arc_exists(RunState::shutdown, state));
+  for (auto state : kAll)
+    EXPECT_FALSE(run_state_arc_exists(RunState::shutdown, state));
 }
 
 }  // namespace

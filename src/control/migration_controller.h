@@ -1,0 +1,95 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "control/command_table.h"
+#include "handover/base/event_loop.h"
+#include "handover/machine/machine.h"
+#include "handover/memory/ram_migration.h"
+#include "handover/migration/blockers.h"
+#include "handover/migration/destination.h"
+#include "handover/migration/parameters.h"
+#include "handover/migration/source.h"
+
+namespace handover::control {
+
+/// A machine's migrations as a person sees them: the settings, the one that is under way or was the last, and
+/// the rules of what may be started when.
+///
+/// Any thread may call; the work is done on a thread of its own, in order, and each answer is given there.
+/// close() must have finished before the machine's event loop ends; it cancels what is under way.
+class MigrationController {
+ public:
+  struct Options {
+    /// Any thread: a QMP event.
+    std::function<void(std::string_view name, nlohmann::json data)> emit;
+    /// Leave an incoming machine paused (`-S`).
+    bool incoming_paused = false;
+    /// Any thread: an incoming migration that was started with `exit-on-error` has failed.
+    std::function<void()> incoming_failed;
+  };
+
+  /// `ram` is among the machine's migratables; all three outlive the controller.
+  MigrationController(Machine& machine, RamMigration& ram, Blockers& blockers, Options options);
+  ~MigrationController();
+  MigrationController(const MigrationController&) = delete;
+  MigrationController& operator=(const MigrationController&) = delete;
+
+  /// Answered when the migration has started, or was refused.
+  void migrate(Address to, Reply reply);
+  /// Answered when somebody may connect.
+  void incoming(const Address& from, bool exit_on_error, Reply reply);
+  /// Succeeds also when nothing is under way.
+  void cancel(Reply reply);
+  void continue_switchover(const std::string& state, Reply reply);
+  void resolve(bool resume, Reply reply);
+
+  void set_parameters(const nlohmann::json& changes, Reply reply);
+  void set_capabilities(const nlohmann::json& changes, Reply reply);
+  void query_parameters(Reply reply);
+  void query_capabilities(Reply reply);
+  /// query-migrate.
+  void query(Reply reply);
+  /// All figures of the outgoing migration.
+  void report(Reply reply);
+
+  /// The status of the outgoing migration, for threads that may outlive the controller.
+  std::shared_ptr<const std::atomic<MigrationStatus>> outgoing_status() const { return outgoing_; }
+  /// Ends whatever is under way and calls `done` on the controller's thread; what is asked later is refused.
+  void close(std::function<void()> done);
+
+ private:
+  Status check_may_migrate() const;
+  Status start_outgoing(Address to);
+  Status start_incoming(const Address& from, bool exit_on_error);
+  Status cancel_now();
+  std::function<void(MigrationStatus)> status_observer(bool events,
+                                                       std::function<void(MigrationStatus)> also);
+  void answer(Reply reply, std::function<Result<nlohmann::json>()> work);
+  void act(Reply reply, std::function<Status()> work);
+
+  Machine& machine_;
+  RamMigration& ram_;
+  Blockers& blockers_;
+  const Options options_;
+
+  // The worker's.
+  Parameters parameters_;
+  Capabilities capabilities_;
+  std::unique_ptr<Source> source_;
+  std::unique_ptr<Destination> destination_;
+  std::optional<Address> listening_;
+  bool closed_ = false;
+
+  std::shared_ptr<std::atomic<MigrationStatus>> outgoing_ =
+      std::make_shared<std::atomic<MigrationStatus>>(MigrationStatus::none);
+  EventLoop worker_{"control"};
+};
+
+}  // namespace handover::control

@@ -1,0 +1,227 @@
+#include "memory/ram_loader.h"
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "handover/base/trace.h"
+#include "handover/stream/format.h"
+#include "memory/backed_pages.h"
+#include "memory/zero_page.h"
+
+namespace handover {
+namespace {
+
+using namespace stream;
+
+constexpr std::size_t kWordBytes = sizeof(std::uint64_t);
+/// Pages written by one call; more than fit into a reader's usual buffer.
+constexpr std::size_t kLongestRun = 256;
+constexpr std::uint64_t kObsoleteFull = 0x001;
+constexpr std::uint64_t kRdmaHook = 0x080;
+constexpr std::uint64_t kObsoleteCompressed = 0x100;
+
+/// In the largest unit that leaves no fraction.  `short_form` as a size is typed: 2G; else 2 GiB.
+std::string size_text(std::uint64_t bytes, bool short_form) {
+  struct Unit {
+    std::uint64_t size;
+    std::string_view name;
+    std::string_view letter;
+  };
+  for (const Unit& unit : {Unit{GiB, "GiB", "G"}, Unit{MiB, "MiB", "M"}, Unit{KiB, "KiB", "K"}})
+    if (bytes >= unit.size && bytes % unit.size == 0)
+      return short_form ? fmt::format("{}{}", bytes / unit.size, unit.letter)
+                        : fmt::format("{} {}", bytes / unit.size, unit.name);
+  return short_form ? fmt::format("{}", bytes) : fmt::format("{} bytes", bytes);
+}
+
+std::unexpected<Error> refuse_kind(std::uint64_t at, std::uint64_t flags) {
+  switch (flags) {
+    case ram::kXbzrle:
+      return fail(Errc::unsupported, "XBZRLE page at stream offset {}: turn `xbzrle` off on the source", at);
+    case ram::kMultifdFlush:
+      return fail(Errc::unsupported,
+                  "RAM pages over multifd channels at stream offset {}: turn `multifd` off on the source",
+                  at);
+    case kRdmaHook:
+      return fail(Errc::unsupported, "RDMA word at stream offset {}: use tcp: instead of rdma:", at);
+    case kObsoleteFull:
+    case kObsoleteCompressed:
+      return fail(Errc::unsupported, "obsolete RAM flag {:#05x} at stream offset {}", flags, at);
+    default:
+      return fail(Errc::protocol, "RAM flags {:#05x} at stream offset {} mean nothing", flags, at);
+  }
+}
+
+}  // namespace
+
+RamLoader::RamLoader(GuestMemory& memory, RamProgress& progress) : progress_(progress) {
+  for (const auto& ram : memory.blocks()) {
+    Block block{.ram = ram.get(), .touched = std::vector<bool>(ram->pages())};
+    // What was put into this memory before the migration must give way to a zero page.
+    BackedPages there(*ram);
+    PageRun rest{0, ram->pages()};
+    while (rest.count > 0) {
+      const PageRun backed = there.next(rest);
+      for (std::uint64_t page = backed.first; page < backed.first + backed.count; ++page)
+        block.touched[page] = true;
+      rest = {backed.first + backed.count, ram->pages() - (backed.first + backed.count)};
+    }
+    blocks_.push_back(std::move(block));
+  }
+}
+
+Status RamLoader::load(StreamReader& in) {
+  loaded_ = {};
+  const std::uint64_t start = in.offset();
+  Word word;
+  for (;;) {
+    word.at = in.offset();
+    HANDOVER_ASSIGN(word.value, in.be64());
+    if (word.flags() == ram::kEos) break;
+    if (word.flags() == ram::kMemSize)
+      HANDOVER_TRY(load_block_list(in, word));
+    else
+      HANDOVER_TRY(load_page_record(in, word));
+  }
+  if (word.address() != 0)
+    return fail(Errc::protocol, "end-of-section word {:#x} at stream offset {} has an address", word.value,
+                word.at);
+  loaded_.bytes = in.offset() - start;
+  progress_.count(loaded_);
+  HANDOVER_TRACE(ram_load, loaded_.bytes, loaded_.normal_pages, loaded_.zero_pages);
+  return {};
+}
+
+Status RamLoader::load_block_list(StreamReader& in, const Word& word) {
+  if (have_list_) return fail(Errc::protocol, "a second list of RAM blocks at stream offset {}", word.at);
+  const std::uint64_t total = word.address();
+  std::uint64_t sum = 0;
+  while (sum < total)
+    HANDOVER_TRY(load_block_entry(in, total, sum));
+  have_list_ = true;
+  return {};
+}
+
+Status RamLoader::load_block_entry(StreamReader& in, std::uint64_t total, std::uint64_t& sum) {
+  const std::uint64_t at = in.offset();
+  HANDOVER_ASSIGN(const auto name, in.str8());
+  HANDOVER_ASSIGN(const auto length, in.be64());
+  Block* block = nullptr;
+  for (auto& candidate : blocks_)
+    if (candidate.ram->name() == name) block = &candidate;
+  if (!block)
+    return fail(Errc::mismatch, "RAM block `{}` (stream offset {}) does not exist here; there is {}", name,
+                at, known_names());
+  if (block->listed)
+    return fail(Errc::protocol, "RAM block `{}` is listed again at stream offset {}", name, at);
+  block->listed = true;
+  if (length != block->ram->size())
+    return fail(Errc::mismatch,
+                "RAM block `{}` is {} here and {} in the stream; start the destination with --memory {}",
+                name, size_text(block->ram->size(), false), size_text(length, false),
+                size_text(length, true));
+  if (!range_fits(sum, length, total))
+    return fail(Errc::protocol, "RAM blocks up to `{}` (stream offset {}) are more than the announced {}",
+                name, at, size_text(total, false));
+  sum += length;
+  return {};
+}
+
+Status RamLoader::load_page_record(StreamReader& in, const Word& word) {
+  const std::uint64_t kind = word.flags() & ~ram::kContinue;
+  if (kind != ram::kPage && kind != ram::kZero) return refuse_kind(word.at, word.flags());
+  if (!have_list_)
+    return fail(Errc::protocol, "a page before the list of RAM blocks, at stream offset {}", word.at);
+  HANDOVER_TRY(choose_block(in, word));
+  if (!range_fits(word.address(), kPageSize, current_->ram->size()))
+    return fail(Errc::protocol, "page at {:#x} (stream offset {}) lies outside RAM block `{}` of {}",
+                word.address(), word.at, current_->ram->name(), size_text(current_->ram->size(), false));
+  const std::uint64_t page = word.address() / kPageSize;
+  return kind == ram::kZero ? load_zero(in, page) : load_normal(in, page);
+}
+
+Status RamLoader::choose_block(StreamReader& in, const Word& word) {
+  if ((word.flags() & ram::kContinue) != 0) {
+    if (!current_)
+      return fail(Errc::protocol, "page at stream offset {} continues a RAM block before any was named",
+                  word.at);
+    return {};
+  }
+  HANDOVER_ASSIGN(const auto name, in.str8());
+  for (auto& block : blocks_) {
+    if (block.ram->name() != name) continue;
+    if (!block.listed)
+      return fail(Errc::protocol, "page of RAM block `{}`, which was not listed, at stream offset {}", name,
+                  word.at);
+    current_ = &block;
+    return {};
+  }
+  return fail(Errc::mismatch,
+              "page of RAM block `{}` (stream offset {}), which does not exist here; there is {}", name,
+              word.at, known_names());
+}
+
+Status RamLoader::load_zero(StreamReader& in, std::uint64_t page) {
+  const std::uint64_t at = in.offset();
+  HANDOVER_ASSIGN(const auto fill, in.u8());
+  if (fill != 0) return fail(Errc::protocol, "zero page filled with {:#04x} at stream offset {}", fill, at);
+  const auto bytes = current_->ram->page(page);
+  if (current_->touched[page] && !is_zero_page(bytes.data())) std::memset(bytes.data(), 0, bytes.size());
+  ++loaded_.zero_pages;
+  return {};
+}
+
+Status RamLoader::load_normal(StreamReader& in, std::uint64_t page) {
+  if (!current_->touched[page]) {
+    HANDOVER_ASSIGN(const bool written, write_fresh_run(in, page));
+    if (written) return {};
+  }
+  current_->touched[page] = true;
+  ++loaded_.normal_pages;
+  return in.bytes(current_->ram->page(page));
+}
+
+// The first write to a page through the mapping costs a fault and a page of zeros that nobody wants; through
+// the descriptor it costs neither, and a run of pages that is buffered already goes in one call.
+Result<bool> RamLoader::write_fresh_run(StreamReader& in, std::uint64_t first) {
+  const auto ready = in.buffered();
+  std::array<iovec, kLongestRun> parts;
+  std::uint64_t count = 0;
+  std::size_t at = 0;
+  while (current_->takes_writes && range_fits(at, kPageSize, ready.size())) {
+    parts[count++] = {const_cast<std::byte*>(ready.data() + at), kPageSize};
+    at += kPageSize;
+    const std::uint64_t next = first + count;
+    if (count == kLongestRun || next == current_->ram->pages() || current_->touched[next]) break;
+    if (!range_fits(at, kWordBytes, ready.size())) break;
+    if (load_be<std::uint64_t>(ready.data() + at) != (next * kPageSize | ram::kPage | ram::kContinue)) break;
+    at += kWordBytes;
+  }
+  if (count == 0) return false;
+
+  const ssize_t put = ::pwritev(current_->ram->fd(), parts.data(), static_cast<int>(count),
+                                static_cast<off_t>(first * kPageSize));
+  if (put < 0 && errno == EINVAL) current_->takes_writes = false;  // huge pages have no write
+  if (put < 0 && errno != EINVAL && errno != EINTR)
+    return fail_errno(errno, "cannot fill RAM block `{}` from page {} on", current_->ram->name(), first);
+  // What a short write left of a page is written again with the page.
+  const std::uint64_t written = put < 0 ? 0 : static_cast<std::uint64_t>(put) / kPageSize;
+  for (std::uint64_t page = first; page < first + count; ++page)
+    current_->touched[page] = true;
+  if (written == 0) return false;
+  loaded_.normal_pages += written;
+  HANDOVER_TRY(in.skip(written * kPageSize + (written - 1) * kWordBytes));
+  return true;
+}
+
+std::string RamLoader::known_names() const {
+  std::string names;
+  for (const auto& block : blocks_)
+    names += (names.empty() ? "`" : ", `") + block.ram->name() + "`";
+  return names;
+}
+
+}  // namespace handover

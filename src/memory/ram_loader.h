@@ -1,0 +1,54 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "handover/memory/guest_memory.h"
+#include "handover/stream/stream_reader.h"
+#include "memory/ram_progress.h"
+
+namespace handover {
+
+/// The destination's half of RamMigration, for one migration.  All calls come from the load thread.
+class RamLoader {
+ public:
+  RamLoader(GuestMemory& memory, RamProgress& progress);
+
+  /// The body of one section, up to its EOS word.
+  Status load(StreamReader& in);
+
+ private:
+  struct Block {
+    RamBlock* ram = nullptr;
+    bool listed = false;
+    bool takes_writes = true;  ///< through the descriptor
+    /// Pages that may hold something else than zeros; a zero page for any other needs no write, so that
+    /// memory which is zero everywhere costs the host nothing.
+    std::vector<bool> touched;
+  };
+  struct Word {
+    std::uint64_t at = 0;  ///< offset in the stream
+    std::uint64_t value = 0;
+    std::uint64_t flags() const { return value % kPageSize; }
+    std::uint64_t address() const { return value - flags(); }
+  };
+
+  Status load_block_list(StreamReader& in, const Word& word);
+  Status load_block_entry(StreamReader& in, std::uint64_t total, std::uint64_t& sum);
+  Status load_page_record(StreamReader& in, const Word& word);
+  Status choose_block(StreamReader& in, const Word& word);
+  Status load_zero(StreamReader& in, std::uint64_t page);
+  Status load_normal(StreamReader& in, std::uint64_t page);
+  /// Takes the page `first`, and those that follow it in the reader's buffer, if nothing was in them before.
+  /// False: nothing was taken.
+  Result<bool> write_fresh_run(StreamReader& in, std::uint64_t first);
+  std::string known_names() const;
+
+  RamProgress& progress_;
+  std::vector<Block> blocks_;
+  bool have_list_ = false;
+  Block* current_ = nullptr;  // of the last page record; outlives the section
+  ItemCounters loaded_;       // of the present section
+};
+
+}  // namespace handover
