@@ -75,6 +75,12 @@ Status StreamReader::skip(std::uint64_t count) {
     offset_ += now;
     count -= now;
     if (count == 0) return {};
+    if (count > capacity_) {
+      HANDOVER_ASSIGN(auto leapt, channel_.skip_some(count));
+      offset_ += leapt;
+      count -= leapt;
+      if (leapt > 0) continue;
+    }
     HANDOVER_ASSIGN_CONTEXT(auto got, channel_.read_some(std::span(buffer_.get(), capacity_)),
                             "at stream offset {}", offset_);
     if (got == 0) return ended(channel_, offset_, count);
