@@ -52,7 +52,8 @@ void MachineControl::Impl::add_commands(CommandTable& commands) {
     quit(0);
   });
   if (options.guest_report)
-    commands.add("x-handover-guest", [&loop = options.machine.loop(), report = options.guest_report](const json& arguments, const Reply& reply) {
+    commands.add("x-handover-guest", [&loop = options.machine.loop(), report = options.guest_report](
+                                         const json& arguments, const Reply& reply) {
       if (auto known = only_members(arguments, "x-handover-guest", {}); !known)
         return reply.done(std::move(known));
       loop.post([report, reply] { reply(report()); });

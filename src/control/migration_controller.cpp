@@ -82,9 +82,8 @@ Status MigrationController::start_outgoing(Address to) {
   Source::Options options;
   options.parameters = parameters_;
   options.capabilities = capabilities_;
-  options.on_status = status_observer(capabilities_.events, [current = outgoing_](MigrationStatus status) {
-    *current = status;
-  });
+  options.on_status = status_observer(capabilities_.events,
+                                      [current = outgoing_](MigrationStatus status) { *current = status; });
   if (capabilities_.events && options_.emit)
     options.on_pass = [this](std::uint64_t pass) { options_.emit("MIGRATION_PASS", {{"pass", pass}}); };
   source_ = std::make_unique<Source>(machine_, ram_, std::move(options));
