@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <vector>
@@ -41,17 +42,31 @@ class MessageBuilder {
     return *this;
   }
 
+  /// Drops what the payload has beyond `size` bytes.
+  void cut(std::size_t size) { size_ = std::min(size_, protocol::kHeaderSize + size); }
+  /// Writes a fixed part over what stands at `offset` of the payload.
+  template <protocol::FixedPart T>
+  void overwrite(std::size_t offset, const T& part) {
+    NativeWriter bytes;
+    protocol::encode(bytes, part);
+    std::ranges::copy(bytes.view(), out_.view().subspan(protocol::kHeaderSize + offset).begin());
+  }
+
   /// Fills in the header, its size included, and gives the bytes away.
   std::vector<std::byte> finish(protocol::Header header) {
-    header.size = static_cast<std::uint32_t>(out_.size());
+    auto size = std::min(size_, out_.size());
+    header.size = static_cast<std::uint32_t>(size);
     NativeWriter head;
     protocol::encode(head, header);
-    std::copy(head.view().begin(), head.view().end(), out_.view().begin());
-    return out_.take();
+    std::ranges::copy(head.view(), out_.view().begin());
+    auto bytes = out_.take();
+    bytes.resize(size);
+    return bytes;
   }
 
  private:
   NativeWriter out_;
+  std::size_t size_ = static_cast<std::size_t>(-1);
 };
 
 /// The header of the reply to a command; `error` is an errno or 0.
