@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/exit_with_parent.h"
+#include "cli/size_option.h"
 #include "control/machine_control.h"
 #include "handover/base/log.h"
 #include "handover/vmm/vm.h"
