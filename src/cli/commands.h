@@ -10,5 +10,6 @@ class App;
 namespace handover::cli {
 
 void add_inspect(CLI::App& app, int& exit_code);
+void add_serve(CLI::App& app, int& exit_code);
 
 }  // namespace handover::cli
