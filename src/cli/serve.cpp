@@ -1,13 +1,15 @@
+#include <poll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
-#include <csignal>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/interrupts.h"
 #include "cli/size_option.h"
 #include "devices/accelerator/accelerator.h"
 #include "devices/accelerator/size_text.h"
@@ -23,25 +25,6 @@ struct Choices {
   bool exit_with_parent = false;
 };
 
-/// SIGTERM and SIGINT, kept from every thread of this process so that wait() can take them.
-class EndSignals {
- public:
-  EndSignals() {
-    ::sigemptyset(&set_);
-    ::sigaddset(&set_, SIGTERM);
-    ::sigaddset(&set_, SIGINT);
-    ::pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-  }
-  void wait() const {
-    int number = 0;
-    while (::sigwait(&set_, &number) == EINTR) {
-    }
-  }
-
- private:
-  sigset_t set_{};
-};
-
 // The kernel sends the signal when the thread that started this process ends.
 Status end_with_parent(pid_t parent) {
   if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
@@ -52,7 +35,8 @@ Status end_with_parent(pid_t parent) {
 
 Status serve_accelerator(const Choices& choices) {
   const pid_t parent = ::getppid();
-  const EndSignals end;
+  // Before the loop's and the device's threads, which must not take the signals.
+  HANDOVER_ASSIGN(const auto interrupts, Interrupts::watch());
   if (choices.exit_with_parent) HANDOVER_TRY(end_with_parent(parent));
 
   HANDOVER_ASSIGN(const auto device, accelerator::Accelerator::create({.memory_size = choices.memory}));
@@ -64,7 +48,7 @@ Status serve_accelerator(const Choices& choices) {
   std::printf("serving accelerator (%s) on %s\n", accelerator::size_text(choices.memory).c_str(),
               choices.socket.c_str());
   if (std::fflush(stdout) != 0) return fail_errno(errno, "cannot write to standard output");
-  end.wait();
+  HANDOVER_TRY(wait_fd(interrupts.first().fd(), POLLIN, {}));
   return {};
 }
 
@@ -85,6 +69,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   command->add_option("--memory", choices->memory, "device memory, e.g. 256M or 1G")
       ->transform(size_in(
           {.least = accelerator::kMinMemory, .most = accelerator::kMaxMemory, .multiple_of = kPageSize}))
+      ->type_name("SIZE")
       ->default_str("256M");
   command->add_flag("--exit-with-parent", choices->exit_with_parent,
                     "end when the process that started this one ends");

@@ -56,7 +56,7 @@ std::string size_argument(std::uint64_t bytes) {
 }
 
 CLI::Validator size_in(SizeRange range) {
-  return CLI::Validator([range = std::move(range)](std::string& text) { return judge(range, text); }, "SIZE");
+  return CLI::Validator([range = std::move(range)](std::string& text) { return judge(range, text); }, "");
 }
 
 }  // namespace handover::cli

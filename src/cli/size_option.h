@@ -1,6 +1,6 @@
 #pragma once
 
-#include <CLI/Validators.hpp>
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <string_view>
