@@ -1,0 +1,238 @@
+#include "vfio_user/client/connection.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "handover/base/log.h"
+#include "handover/base/trace.h"
+#include "vfio_user/client/dma_service.h"
+
+namespace handover::vfio_user {
+
+using namespace protocol;
+
+namespace {
+
+// Answers that the server has not taken yet, before the thread stops reading its questions.
+constexpr std::size_t kMaxUnsent = 4 * MiB;
+// Messages handled at one go before the other socket gets its turn.
+constexpr int kBatch = 32;
+
+// Some servers fail with errno 0 or with whatever a callback left.
+int sane_errno(std::uint32_t error) {
+  return error > 0 && error < 4096 ? static_cast<int>(error) : EIO;
+}
+
+}  // namespace
+
+Connection::Connection(std::string name, UniqueFd socket, std::chrono::milliseconds timeout, CancelToken cancel,
+                       DmaService& dma)
+    : name_(std::move(name)),
+      timeout_(timeout),
+      cancel_(std::move(cancel)),
+      dma_(dma),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      main_(std::move(socket), Capabilities::kDefaultTransfer + kMessageSlack),
+      max_message_(Capabilities::kDefaultTransfer + kMessageSlack) {
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "vfio-user");
+    run();
+  });
+}
+
+Connection::~Connection() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake();
+  thread_.join();
+}
+
+void Connection::wake() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] auto written = ::write(wake_.get(), &one, sizeof one);
+}
+
+void Connection::use_twin(UniqueFd twin) {
+  {
+    std::lock_guard lock(mutex_);
+    twin_ = std::make_unique<Stream>(std::move(twin), max_message_);
+  }
+  wake();
+}
+
+void Connection::set_one_at_a_time(bool on) {
+  std::lock_guard lock(mutex_);
+  one_at_a_time_ = on;
+}
+
+bool Connection::lost() const {
+  std::lock_guard lock(mutex_);
+  return lost_.has_value();
+}
+
+void Connection::on_lost(std::function<void(std::string)> handler) {
+  std::unique_lock lock(mutex_);
+  if (!lost_) {
+    on_lost_ = std::move(handler);
+    return;
+  }
+  const auto reason = lost_->to_string();
+  lock.unlock();
+  handler(reason);
+}
+
+void Connection::lose(Error error) {
+  std::unique_lock lock(mutex_);
+  if (lost_) return;
+  const auto code = error.code() == Errc::closed ? Errc::closed : Errc::device;
+  lost_.emplace(code, std::move(error).with_context(fmt::format("{} is lost", name_)).to_string());
+  ::shutdown(main_.socket.get(), SHUT_RDWR);
+  if (twin_) ::shutdown(twin_->socket.get(), SHUT_RDWR);
+  const auto reason = lost_->to_string();
+  const auto handler = std::exchange(on_lost_, nullptr);
+  changed_.notify_all();
+  lock.unlock();
+  log::warn("{}", reason);
+  if (handler) handler(reason);
+}
+
+Result<Message> Connection::call(Command command, MessageBuilder payload, std::vector<UniqueFd> fds,
+                                 std::size_t max_reply) {
+  HANDOVER_TRACE(vfio_user_client_call, static_cast<std::uint32_t>(command));
+  Waiter waiter{command, std::nullopt};
+  std::unique_lock lock(mutex_);
+  // Each call before this one has its own time limit.
+  changed_.wait(lock, cancel_.stop(), [&] { return lost_ || !one_at_a_time_ || waiting_.empty(); });
+  if (lost_) return std::unexpected(*lost_);
+  auto cancelled = cancel_.check();
+  if (cancelled) {
+    max_message_ = std::max(max_message_, max_reply);
+    while (waiting_.contains(next_id_)) ++next_id_;
+    const auto id = next_id_++;
+    Header header;
+    header.id = id;
+    header.command = static_cast<std::uint16_t>(command);
+    waiting_[id] = &waiter;
+    send(main_, payload.finish(header), std::move(fds));
+    changed_.wait_until(lock, cancel_.stop(), std::chrono::steady_clock::now() + timeout_,
+                        [&] { return lost_ || waiter.reply; });
+    waiting_.erase(id);
+    if (one_at_a_time_) changed_.notify_all();
+    if (waiter.reply) return std::move(*waiter.reply);
+    if (lost_) return std::unexpected(*lost_);
+    cancelled = cancel_.check();
+  }
+  lock.unlock();
+  if (!cancelled) {
+    // An answer may still come for a command that nobody waits for any more.
+    lose(cancelled.error());
+    return std::unexpected(cancelled.error());
+  }
+  Error late(Errc::timeout, fmt::format("no answer to {} within {} ms", to_string(command), timeout_.count()));
+  lose(late);
+  return std::unexpected(std::move(late).with_context(name_));
+}
+
+// Under the lock.
+void Connection::send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds) {
+  stream.queue.push(std::move(message), std::move(fds));
+  // A broken stream is found by the thread, which then loses the device.
+  const auto sent = stream.queue.flush(stream.socket.get());
+  if (!sent || !*sent) wake();
+}
+
+// Under the lock: the events that the thread waits for.
+short Connection::wanted(const Stream& stream) const {
+  short events = 0;
+  if (stream.queue.bytes() < kMaxUnsent) events |= POLLIN;
+  if (!stream.queue.empty()) events |= POLLOUT;
+  return events;
+}
+
+void Connection::run() {
+  for (;;) {
+    pollfd fds[4] = {{wake_.get(), POLLIN, 0}, {cancel_.fd(), POLLIN, 0}, {-1, 0, 0}, {-1, 0, 0}};
+    Stream* twin;
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_ || lost_) return;
+      fds[2] = {main_.socket.get(), wanted(main_), 0};
+      twin = twin_.get();
+      if (twin) fds[3] = {twin->socket.get(), wanted(*twin), 0};
+    }
+    if (::poll(fds, 4, -1) < 0 && errno != EINTR) return lose(Error(Errc::io, "poll: " + errno_text(errno), errno));
+    if (fds[0].revents) {
+      std::uint64_t count;
+      [[maybe_unused]] auto drained = ::read(wake_.get(), &count, sizeof count);
+    }
+    if (auto cancelled = cancel_.check(); !cancelled) return lose(std::move(cancelled).error());
+    if (fds[2].revents && !serve(main_, fds[2].revents)) return;
+    if (twin && fds[3].revents && !serve(*twin, fds[3].revents)) return;
+  }
+}
+
+bool Connection::serve(Stream& stream, short events) {
+  {
+    std::unique_lock lock(mutex_);
+    if (auto sent = stream.queue.flush(stream.socket.get()); !sent) {
+      lock.unlock();
+      lose(std::move(sent).error());
+      return false;
+    }
+    stream.reader.set_max_size(max_message_);
+  }
+  if (!(events & (POLLIN | POLLHUP | POLLERR))) return true;
+  for (int i = 0; i < kBatch; ++i) {
+    auto message = stream.reader.read(stream.socket.get());
+    if (!message) {
+      lose(std::move(message).error());
+      return false;
+    }
+    if (!*message) return true;
+    if (auto handled = handle(stream, std::move(**message)); !handled) {
+      lose(std::move(handled).error());
+      return false;
+    }
+  }
+  return true;
+}
+
+Status Connection::handle(Stream& stream, Message message) {
+  if (message.header.is_reply()) return take_reply(stream, std::move(message));
+  if (!message.header.is_command())
+    return fail(Errc::protocol, "the server sent a message of type {:#x}", message.header.flags);
+  auto answer = dma_.answer(message);
+  if (message.header.no_reply()) return {};
+  std::lock_guard lock(mutex_);
+  send(stream, std::move(answer));
+  return {};
+}
+
+Status Connection::take_reply(const Stream& stream, Message message) {
+  std::lock_guard lock(mutex_);
+  const auto found = waiting_.find(message.header.id);
+  if (&stream != &main_ || found == waiting_.end() || found->second->command != message.command() ||
+      found->second->reply)
+    return fail(Errc::protocol, "the server sent a reply to {} with id {} that nobody waits for",
+                to_string(message.command()), message.header.id);
+  auto& reply = found->second->reply;
+  if (message.header.failed()) {
+    const int error = sane_errno(message.header.error);
+    reply = std::unexpected(Error(
+        Errc::device, fmt::format("{} refused {}: {}", name_, to_string(message.command()), errno_text(error)), error));
+  } else {
+    reply = std::move(message);
+  }
+  changed_.notify_all();
+  return {};
+}
+
+}  // namespace handover::vfio_user

@@ -1,0 +1,64 @@
+#include "vfio_user/server/state_walker.h"
+
+#include "handover/base/log.h"
+#include "handover/base/trace.h"
+
+namespace handover::vfio_user {
+
+using vfio::DeviceState;
+
+DeviceModel::Completion completion_on(EventLoop& loop, std::function<void(Status)> done) {
+  auto called = std::make_shared<std::atomic<bool>>(false);
+  return [&loop, called, done = std::move(done)](Status status) {
+    if (called->exchange(true)) return;
+    loop.post([done, status = std::move(status)] { done(status); });
+  };
+}
+
+void StateWalker::go(DeviceState to, Done done) {
+  auto path = vfio::path_between(state(), to, model_.spec().migration_features);
+  if (!path) return done(std::unexpected(std::move(path).error()));
+  stop_ = false;
+  step(std::move(*path), 0, std::move(done));
+}
+
+void StateWalker::step(std::vector<DeviceState> path, std::size_t next, Done done) {
+  if (next == path.size()) return done({});
+  if (stop_) return done(fail(Errc::cancelled, "the walk to {} was given up", vfio::to_string(path.back())));
+  const auto from = state();
+  const auto to = path[next];
+  model_.transition(from, to,
+                    completion_on(loop_, [self = shared_from_this(), path, next, to, done](Status arc) {
+                      if (!arc) return done(std::move(arc));
+                      self->state_ = to;
+                      HANDOVER_TRACE(vfio_user_server_state, static_cast<std::uint32_t>(to));
+                      self->step(path, next + 1, done);
+                    }));
+}
+
+void StateWalker::reset(Done done) {
+  model_.reset(completion_on(loop_, [self = shared_from_this(), done = std::move(done)](Status status) {
+    if (status) self->state_ = DeviceState::running;
+    done(std::move(status));
+  }));
+}
+
+void StateWalker::abandon(std::function<void()> done) {
+  const auto now = state();
+  const bool in_pre_copy = now == DeviceState::pre_copy || now == DeviceState::pre_copy_p2p;
+  if (!in_pre_copy && now != DeviceState::stop_copy && now != DeviceState::resuming) return done();
+  go(in_pre_copy ? DeviceState::running : DeviceState::stop, [self = shared_from_this(), done](Status left) {
+    if (left) return done();
+    // A half-loaded device cannot stop; its contents are lost either way.
+    self->reset([self, done](Status reset) {
+      if (!reset) {
+        log::error("device `{}` could not leave {} nor be reset: {}", self->model_.spec().name,
+                   vfio::to_string(self->state()), reset.error().to_string());
+        self->state_ = DeviceState::error;
+      }
+      done();
+    });
+  });
+}
+
+}  // namespace handover::vfio_user

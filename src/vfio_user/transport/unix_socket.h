@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include "handover/base/cancel.h"
+#include "handover/base/result.h"
+#include "handover/base/unique_fd.h"
+
+namespace handover::vfio_user {
+
+/// A non-blocking listening socket.  A stale socket file of a dead server is replaced; a live one is an
+/// error.
+Result<UniqueFd> listen_unix(const std::string& path);
+/// Waits while the server's backlog is full.
+Result<UniqueFd> connect_unix(const std::string& path, const CancelToken& cancel, Deadline deadline);
+
+}  // namespace handover::vfio_user
