@@ -129,8 +129,7 @@ Result<std::unique_ptr<Channel>> start(const Address& address, bool writing) {
   pid_t pid = -1;
   if (int err = posix_spawn(&pid, shell.c_str(), &settings.actions, &settings.attributes, arguments, environ))
     return fail_errno(err, "cannot start {}", name);
-  // glibc 2.36 declares pidfd_open() without C linkage.
-  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));  // glibc's header lacks extern "C"
   if (!pidfd) {
     const int err = errno;
     ::kill(-pid, SIGKILL);

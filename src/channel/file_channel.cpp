@@ -42,6 +42,17 @@ class FileChannel final : public Channel {
     return shut_.token().check();
   }
 
+  Result<std::uint64_t> skip_some(std::uint64_t count) override {
+    struct stat info{};
+    const off_t at = ::lseek(fd_.get(), 0, SEEK_CUR);
+    // Never past the end: the end must still be found by reading.
+    if (!regular_ || at < 0 || ::fstat(fd_.get(), &info) < 0 || at >= info.st_size) return 0;
+    const auto far = std::min<std::uint64_t>(count, static_cast<std::uint64_t>(info.st_size - at));
+    if (::lseek(fd_.get(), static_cast<off_t>(far), SEEK_CUR) < 0)
+      return fail_errno(errno, "cannot seek in {}", name_);
+    return far;
+  }
+
   void shutdown() override { shut_.cancel(name_ + " was shut down"); }
   bool two_way() const override { return false; }
   const std::string& name() const override { return name_; }

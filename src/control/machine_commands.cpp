@@ -49,8 +49,7 @@ Status cont(Machine& machine, MigrationStatus outgoing) {
 
 using Change = Status (*)(Machine&, MigrationStatus);
 
-CommandTable::Handler on_machine(const char* name, Machine& machine, OutgoingStatus outgoing,
-                                 Change change) {
+CommandTable::Handler on_machine(const char* name, Machine& machine, OutgoingStatus outgoing, Change change) {
   return [name, &machine, outgoing, change](const json& arguments, const Reply& reply) {
     if (auto known = only_members(arguments, name, {}); !known) return reply.done(std::move(known));
     machine.loop().post([&machine, outgoing, change, reply] { reply.done(change(machine, *outgoing)); });

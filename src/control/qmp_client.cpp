@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -23,6 +24,20 @@ constexpr std::size_t kMaxEvents = 65536;
 std::string text_member(const json& object, const char* name) {
   const auto at = object.find(name);
   return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
+}
+
+// Seconds and microseconds since the epoch as one number, if they make sense.
+std::int64_t stamp_of(const json& message) {
+  constexpr std::int64_t kMost = 1'000'000'000'000;
+  const auto stamp = message.find("timestamp");
+  if (stamp == message.end() || !stamp->is_object()) return 0;
+  std::int64_t parts[2] = {};
+  for (int i = 0; i < 2; ++i) {
+    const auto part = stamp->find(i == 0 ? "seconds" : "microseconds");
+    if (part == stamp->end() || !part->is_number_unsigned()) return 0;
+    parts[i] = static_cast<std::int64_t>(std::min<std::uint64_t>(part->get<std::uint64_t>(), kMost));
+  }
+  return parts[0] * 1'000'000 + parts[1];
 }
 
 std::unexpected<Error> answered_error(const json& error) {
@@ -101,7 +116,8 @@ Status QmpClient::keep_event(const json& message) {
   if (events_.size() >= kMaxEvents)
     return fail(Errc::limit, "{} sent more than {} events at once", path_, kMaxEvents);
   auto data = message.find("data");
-  events_.push_back({text_member(message, "event"), data == message.end() ? json::object() : *data});
+  events_.push_back(
+      {text_member(message, "event"), data == message.end() ? json::object() : *data, stamp_of(message)});
   return {};
 }
 

@@ -17,6 +17,7 @@ namespace handover::control {
 struct QmpEvent {
   std::string name;
   nlohmann::json data;
+  std::int64_t microseconds = 0;  ///< since the epoch, on the server's clock; 0 if it did not say
 };
 
 /// A blocking client of one QMP server, for the command line and for tests.  One thread.

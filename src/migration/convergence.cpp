@@ -5,13 +5,15 @@ namespace handover {
 void Convergence::sent(std::uint64_t bytes, Seconds busy) {
   window_bytes_ += bytes;
   window_busy_ += busy;
-  // A tenth of the window is enough for a first figure, so that a small machine need not wait for one.
-  if (window_busy_ >= kWindow || (bandwidth_ == 0 && window_busy_ >= kWindow / 10)) {
+  if (window_busy_ < kWindow) return;
+  bandwidth_ = static_cast<double>(window_bytes_) / window_busy_.count();
+  window_bytes_ = 0;
+  window_busy_ = Seconds{0};
+}
+
+void Convergence::settle() {
+  if (bandwidth_ == 0 && window_busy_ > Seconds{0})
     bandwidth_ = static_cast<double>(window_bytes_) / window_busy_.count();
-    if (window_busy_ < kWindow) return;
-    window_bytes_ = 0;
-    window_busy_ = Seconds{0};
-  }
 }
 
 double Convergence::switchover_bandwidth(const Parameters& parameters) const {

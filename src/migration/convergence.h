@@ -19,6 +19,10 @@ class Convergence {
   /// there is no limit.
   void sent(std::uint64_t bytes, Seconds busy);
 
+  /// Everything that could go out has gone: with no figure yet, what was measured so far has to do, or a small
+  /// machine would wait for a figure with nothing left to measure by.
+  void settle();
+
   /// Bytes a second; 0 until enough was sent to tell.
   double bandwidth() const { return bandwidth_; }
   /// What the switchover is expected to move a second: avail-switchover-bandwidth, else what was measured.

@@ -34,6 +34,8 @@ void Source::Impl::launch(std::function<Result<std::unique_ptr<Channel>>()> open
 }
 
 void Source::Impl::run(const std::function<Result<std::unique_ptr<Channel>>()>& open) {
+  state_before = machine.state();
+  number_sections();
   auto whole = [&]() -> Status {
     HANDOVER_ASSIGN(channel, open());
     {

@@ -44,9 +44,6 @@ Status Source::Impl::check_alive() const {
 
 Status Source::Impl::setup() {
   HANDOVER_TRACE(phase, "setup");
-  state_before = machine.state();
-  global_state = GlobalState(state_before);
-  number_sections();
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
 
@@ -125,6 +122,7 @@ Status Source::Impl::iterate() {
     HANDOVER_TRY(check_alive());
     bool all_quiet = false;
     HANDOVER_TRY(pass(all_quiet));
+    if (all_quiet) convergence.settle();
     HANDOVER_ASSIGN(auto left, pending(false));
     const auto parameters = current_parameters();
     if (!all_quiet && !convergence.fits(left, parameters)) continue;

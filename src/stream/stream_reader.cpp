@@ -7,8 +7,8 @@ namespace handover {
 namespace {
 
 std::unexpected<Error> ended(const Channel& channel, std::uint64_t offset, std::uint64_t missing) {
-  return fail(Errc::closed, "{} ends at offset {}, where {} more bytes were expected", channel.name(), offset,
-              missing);
+  return fail(Errc::closed, "{} ends at offset {}, {} byte{} too early", channel.name(), offset, missing,
+              missing == 1 ? "" : "s");
 }
 
 }  // namespace
@@ -75,6 +75,12 @@ Status StreamReader::skip(std::uint64_t count) {
     offset_ += now;
     count -= now;
     if (count == 0) return {};
+    if (count > capacity_) {
+      HANDOVER_ASSIGN(auto leapt, channel_.skip_some(count));
+      offset_ += leapt;
+      count -= leapt;
+      if (leapt > 0) continue;
+    }
     HANDOVER_ASSIGN_CONTEXT(auto got, channel_.read_some(std::span(buffer_.get(), capacity_)),
                             "at stream offset {}", offset_);
     if (got == 0) return ended(channel_, offset_, count);

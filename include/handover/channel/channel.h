@@ -3,6 +3,7 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -28,6 +29,11 @@ class Channel {
   virtual Status write_all(std::span<const iovec> buffers) = 0;
   /// Wakes every waiting call and ends the connection.
   virtual void shutdown() = 0;
+  /// Moves past up to `count` bytes without reading them, where that is possible (files); 0 where it is not.
+  virtual Result<std::uint64_t> skip_some(std::uint64_t count) {
+    (void)count;
+    return 0;
+  }
   /// Says that nothing more will be written, while reading goes on (sockets; else does nothing).
   virtual void finish_writing() {}
   /// True if the other end can answer on this channel.

@@ -38,6 +38,14 @@ TEST(Convergence, AGivenSwitchoverBandwidthReplacesTheMeasuredOne) {
   EXPECT_FALSE(convergence.fits(Pending{.must_stop = 1001}, parameters));
 }
 
+TEST(Convergence, ASmallMachineThatHasSentEverythingNeedNotWaitForAWindow) {
+  Convergence convergence;
+  convergence.sent(4096, Seconds{0.001});
+  EXPECT_EQ(convergence.bandwidth(), 0);
+  convergence.settle();
+  EXPECT_TRUE(convergence.fits(Pending{.must_stop = 8}, Parameters{}));
+}
+
 TEST(Convergence, TheBandwidthFollowsTheLastWindow) {
   Convergence convergence;
   convergence.sent(1000, Seconds{1});

@@ -194,9 +194,9 @@ struct SmallMachine {
   std::unique_ptr<GuestMemory> memory;
   ProcessWrites writes{*memory};
   RamMigration ram_migration{*memory};
-  Machine machine;
   WritingVcpu vcpu{*memory, faults};
   LiveItem device{faults};
+  Machine machine;
 };
 
 }  // namespace handover::test

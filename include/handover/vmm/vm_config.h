@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "handover/base/result.h"
+#include "handover/base/units.h"
+
+namespace handover::vmm {
+
+/// What the synthetic guest does.  These are settings of its start: a guest that arrives by migration brings
+/// its own.
+struct GuestOptions {
+  std::uint64_t working_set = 0;        ///< bytes; 0: three quarters of the RAM
+  std::uint64_t dirty_rate = 64 * MiB;  ///< bytes a second that it writes, once the working set is filled
+  std::uint64_t job_rate = 200;         ///< jobs a second for each accelerator
+  std::uint64_t seed = 1;               ///< of everything it writes
+  bool fill = true;                     ///< write the whole working set first, as fast as it goes
+
+  bool operator==(const GuestOptions&) const = default;
+};
+
+/// One device of the machine.
+struct DeviceOptions {
+  std::string id;      ///< the user's name for it
+  std::string socket;  ///< of its vfio-user server
+
+  bool operator==(const DeviceOptions&) const = default;
+};
+
+/// The longest id of a device; also what the stream has room for.
+inline constexpr std::size_t kMaxDeviceId = 63;
+/// PCI slots 1 to 31.
+inline constexpr std::size_t kMaxDevices = 31;
+
+/// Parses `vfio-user,socket=PATH,id=NAME` (keys in any order).  A failure shows the correct spelling.
+Result<DeviceOptions> parse_device_option(std::string_view text);
+
+/// A machine to be made.  The n-th device sits in PCI slot n + 1, so its section is `0000:00:SS.0/vfio`.
+struct VmConfig {
+  std::uint64_t memory = 256 * MiB;
+  bool huge_pages = false;
+  std::vector<DeviceOptions> devices;
+  GuestOptions guest;
+  bool incoming = false;  ///< wait for a migration (run state inmigrate) instead of a start (prelaunch)
+
+  /// What can be known before anything is made: sizes, number of devices, unique ids.
+  Status check() const;
+};
+
+}  // namespace handover::vmm

@@ -1,0 +1,254 @@
+#include "vmm/pci_device.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "handover/base/log.h"
+
+namespace handover::vmm {
+
+void PciDevice::Region::read(std::uint64_t offset, std::span<std::byte> to) {
+  std::ranges::fill(to, std::byte{0xff});
+  if (!range_fits(offset, to.size(), device_.region(index_).size)) return;
+  if (auto done = device_.region_read(index_, offset, to); !done) {
+    // A bus without an answer: the guest reads ones, and may find out that the device is gone.
+    std::ranges::fill(to, std::byte{0xff});
+    if (!device_.lost())
+      log::debug("device `{}`: read of region {} at {:#x} failed: {}", device_.id(), index_, offset,
+                 done.error().to_string());
+  }
+}
+
+void PciDevice::Region::write(std::uint64_t offset, std::span<const std::byte> from) {
+  if (!range_fits(offset, from.size(), device_.region(index_).size)) return;
+  if (auto done = device_.region_write(index_, offset, from); !done && !device_.lost())
+    log::debug("device `{}`: write to region {} at {:#x} failed: {}", device_.id(), index_, offset,
+               done.error().to_string());
+}
+
+PciDevice::PciDevice(vfio::Device& device, std::uint32_t slot, const Wiring& wiring)
+    : device_(device), slot_(slot), wiring_(wiring) {
+}
+
+Result<std::unique_ptr<PciDevice>> PciDevice::attach(vfio::Device& device, std::uint32_t slot,
+                                                     const Wiring& wiring) {
+  std::unique_ptr<PciDevice> self(new PciDevice(device, slot, wiring));
+  HANDOVER_TRY_CONTEXT(self->read_config(), "device `{}`", device.id());
+  HANDOVER_TRY_CONTEXT(self->find_msix(), "device `{}`", device.id());
+  HANDOVER_TRY_CONTEXT(self->map_areas(), "device `{}`", device.id());
+  HANDOVER_TRY_CONTEXT(self->map_ram(), "device `{}`", device.id());
+  return self;
+}
+
+PciDevice::~PciDevice() {
+  wiring_.bus.remove_windows(this);
+  watches_.clear();
+  if (device_.lost()) return;
+  if (eventfds_installed_)
+    if (auto done = install_eventfds(false); !done) log::debug("detaching: {}", done.error().to_string());
+  for (const auto& range : mapped_ram_)
+    if (auto done = device_.dma_unmap(range); !done)
+      log::debug("detaching device `{}`: {}", device_.id(), done.error().to_string());
+}
+
+Status PciDevice::read_config() {
+  if ((device_.info().flags & vfio::kDeviceFlagPci) == 0 || device_.info().num_regions <= vfio::kRegionConfig)
+    return fail(Errc::unsupported, "it is no PCI device");
+  const std::uint64_t there = device_.region(vfio::kRegionConfig).size;
+  if (there < pci::kConfigBytes)
+    return fail(Errc::device, "its config space has {} bytes instead of {}", there, pci::kConfigBytes);
+  const std::size_t size = there >= pci::kExpressConfigBytes ? pci::kExpressConfigBytes : pci::kConfigBytes;
+  std::vector<std::byte> initial(size);
+  HANDOVER_TRY_CONTEXT(device_.region_read(vfio::kRegionConfig, 0, initial), "reading its config space");
+  if ((std::to_integer<unsigned>(initial[pci::kHeaderType]) & 0x7f) != 0)
+    return fail(Errc::unsupported, "its config header is of type {}; only type 0 (no bridge) can be attached",
+                std::to_integer<unsigned>(initial[pci::kHeaderType]) & 0x7f);
+  std::array<std::uint64_t, pci::kBars> sizes{};
+  for (std::uint32_t i = 0; i < pci::kBars; ++i) {
+    sizes[i] = device_.region(vfio::kRegionBar0 + i).size;
+    if (sizes[i] > 0) regions_[i] = std::make_unique<Region>(device_, vfio::kRegionBar0 + i);
+  }
+  config_ = ConfigSpace(std::move(initial), sizes);
+  return {};
+}
+
+Status PciDevice::find_msix() {
+  const std::uint32_t at = config_.msix();
+  if (at == 0 || device_.info().num_irqs <= vfio::kIrqMsix) return {};
+  const std::uint32_t vectors = (config_.msix_control() & pci::kMsixSizeMask) + 1u;
+  const std::uint32_t offered = device_.irq(vfio::kIrqMsix).count;
+  if (offered < vectors)
+    return fail(Errc::device, "its MSI-X capability has {} vectors and its interrupts are {}", vectors,
+                offered);
+
+  auto place = [&](std::uint32_t reg, std::uint64_t bytes, std::uint32_t& bar,
+                   std::uint64_t& offset) -> Status {
+    const std::uint32_t value = config_.u32(at + reg);
+    bar = value & 7;
+    offset = value & ~7u;
+    if (bar >= pci::kBars || !range_fits(offset, bytes, device_.region(vfio::kRegionBar0 + bar).size))
+      return fail(Errc::device, "its MSI-X capability points outside its BARs (BAR {}, offset {:#x})", bar,
+                  offset);
+    return {};
+  };
+  HANDOVER_TRY(place(pci::kMsixTable, std::uint64_t{vectors} * MsixTable::kEntryBytes, msix_place_.table_bar,
+                     msix_place_.table_offset));
+  HANDOVER_TRY(place(pci::kMsixPba, (vectors + 7) / 8, msix_place_.pending_bar, msix_place_.pending_offset));
+
+  msix_ = std::make_unique<MsixTable>(vectors, wiring_.interrupt_sink);
+  table_window_ = std::make_unique<TableWindow>(*msix_);
+  pending_window_ = std::make_unique<PendingWindow>(*msix_);
+  for (std::uint32_t vector = 0; vector < vectors; ++vector) {
+    eventfds_.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!eventfds_.back()) return fail_errno(errno, "cannot make an eventfd for MSI-X vector {}", vector);
+  }
+  for (std::uint32_t vector = 0; vector < vectors; ++vector)
+    watches_.push_back(std::make_unique<EventWatch>(wiring_.interrupts, eventfds_[vector].get(),
+                                                    [this, vector] { drain(vector); }));
+  return {};
+}
+
+Status PciDevice::map_areas() {
+  for (std::uint32_t i = 0; i < pci::kBars; ++i) {
+    const auto& region = device_.region(vfio::kRegionBar0 + i);
+    if (region.size == 0 || (region.flags & vfio::kRegionMmap) == 0) continue;
+    auto areas = region.areas;
+    if (areas.empty()) areas.push_back({0, region.size});
+    for (const auto& area : areas) {
+      HANDOVER_ASSIGN_CONTEXT(auto mapping, device_.map_area(region.index, area),
+                              "mapping {} bytes at {:#x} of BAR {}", area.size, area.offset, i);
+      direct_areas_.push_back({i, area.offset, std::move(mapping)});
+    }
+  }
+  return {};
+}
+
+Status PciDevice::map_ram() {
+  for (const auto& range : wiring_.memory.ranges()) {
+    vfio::DmaMapping mapping;
+    mapping.iova = Iova{range.start.value};  // no IOMMU: the device sees what the CPUs see
+    mapping.size = range.size;
+    mapping.fd = range.block->fd();
+    mapping.offset = range.offset;
+    mapping.host = range.block->data() + range.offset;
+    HANDOVER_TRY_CONTEXT(device_.dma_map(mapping), "mapping {} bytes of guest memory at {:#x} for its DMA",
+                         range.size, range.start.value);
+    mapped_ram_.push_back({mapping.iova, mapping.size});
+  }
+  return {};
+}
+
+void PciDevice::config_read(std::uint32_t at, std::span<std::byte> to) {
+  if (device_.region_read(vfio::kRegionConfig, at, to)) {
+    config_.learn(at, to);
+  } else if (device_.lost()) {
+    std::ranges::fill(to, std::byte{0xff});  // the slot looks empty
+    return;
+  }
+  std::copy_n(config_.bytes().begin() + at, to.size(), to.begin());
+}
+
+void PciDevice::config_write(std::uint32_t at, std::span<const std::byte> from) {
+  const bool memory_before = config_.memory_enabled();
+  config_.write_emulated(at, from);
+  forward_write(at, from);
+  const auto touches = [&](std::uint32_t start, std::uint32_t bytes) {
+    return at < start + bytes && start < at + from.size();
+  };
+  if (touches(pci::kBar0, 4 * pci::kBars) || memory_before != config_.memory_enabled()) update_windows();
+  if (msix_ && touches(config_.msix() + pci::kMsixControl, 2)) update_msix();
+}
+
+// What the device has to know: its own registers, and whole words of command and MSI-X control, since devices
+// may refuse parts of a register.  BARs stay here: where the guest sees them is no business of the device.
+void PciDevice::forward_write(std::uint32_t at, std::span<const std::byte> from) {
+  auto send = [this](std::uint32_t where, std::span<const std::byte> bytes) {
+    if (auto done = device_.region_write(vfio::kRegionConfig, where, bytes); !done && !device_.lost())
+      log::debug("device `{}`: config write at {:#x} failed: {}", device_.id(), where,
+                 done.error().to_string());
+  };
+  std::size_t i = 0;
+  while (i < from.size()) {
+    const auto where = static_cast<std::uint32_t>(at + i);
+    std::size_t run = 1;
+    if (!config_.emulated(where)) {
+      while (i + run < from.size() && !config_.emulated(static_cast<std::uint32_t>(where + run)))
+        ++run;
+      send(where, from.subspan(i, run));
+    } else if (const std::uint32_t word = where & ~1u;
+               word == pci::kCommand || (msix_ && word == config_.msix() + pci::kMsixControl)) {
+      run = std::min<std::size_t>(2 - (where & 1), from.size() - i);
+      send(word, config_.bytes().subspan(word, 2));
+    }
+    i += run;
+  }
+}
+
+void PciDevice::update_windows() {
+  wiring_.bus.remove_windows(this);
+  if (!config_.memory_enabled()) return;
+  for (std::uint32_t i = 0; i < pci::kBars; ++i)
+    if (const BarDecode decode = config_.bar(i); decode.size > 0 && decode.memory && decode.address != 0)
+      add_bar_windows(i, decode);
+}
+
+// Earlier windows win: the emulated MSI-X parts, then what is mapped, then the device for the rest.
+void PciDevice::add_bar_windows(std::uint32_t index, const BarDecode& decode) {
+  const Gpa start{decode.address};
+  if (msix_ && msix_place_.table_bar == index)
+    wiring_.bus.add_window(this, start + msix_place_.table_offset, msix_->table_bytes(), *table_window_);
+  if (msix_ && msix_place_.pending_bar == index)
+    wiring_.bus.add_window(this, start + msix_place_.pending_offset, msix_->pending_bytes(),
+                           *pending_window_);
+  for (const auto& area : direct_areas_)
+    if (area.bar == index) wiring_.bus.add_direct_window(this, start + area.offset, area.mapping.span());
+  wiring_.bus.add_window(this, start, decode.size, *regions_[index]);
+}
+
+Status PciDevice::install_eventfds(bool on) {
+  std::vector<int> fds;
+  if (on)
+    for (const auto& fd : eventfds_)
+      fds.push_back(fd.get());
+  HANDOVER_TRY_CONTEXT(device_.set_irq_eventfds(vfio::kIrqMsix, fds), "device `{}`: {} its MSI-X interrupts",
+                       device_.id(), on ? "enabling" : "disabling");
+  eventfds_installed_ = on;
+  return {};
+}
+
+void PciDevice::update_msix() {
+  const bool on = (config_.msix_control() & MsixTable::kControlEnable) != 0;
+  // On: the table is ready before the first eventfd.  Off: what was signalled before still counts.
+  if (on != eventfds_installed_ && !on) {
+    if (auto done = install_eventfds(false); !done) log::warn("{}", done.error().to_string());
+    collect_interrupts();
+  }
+  msix_->set_control(config_.msix_control());
+  if (on != eventfds_installed_ && on)
+    if (auto done = install_eventfds(true); !done) log::warn("{}", done.error().to_string());
+}
+
+void PciDevice::drain(std::uint32_t vector) {
+  std::lock_guard lock(drain_mutex_);
+  std::uint64_t count = 0;
+  if (::read(eventfds_[vector].get(), &count, sizeof count) == sizeof count && count > 0)
+    msix_->raise(vector);
+}
+
+void PciDevice::collect_interrupts() {
+  for (std::uint32_t vector = 0; vector < eventfds_.size(); ++vector)
+    drain(vector);
+}
+
+Status PciDevice::change(RunState, RunState to) {
+  if (!msix_) return {};
+  if (to == RunState::running)
+    msix_->thaw();
+  else
+    msix_->freeze();
+  return {};
+}
+
+}  // namespace handover::vmm

@@ -1,0 +1,148 @@
+#include "vmm/synthetic/program.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+
+namespace handover::vmm::synthetic {
+namespace {
+
+/// The guest's clock never jumps further in one step, however long the CPU was held up.
+constexpr std::uint64_t kLongestStep = 100'000'000;
+constexpr std::uint64_t kSecond = 1'000'000'000;
+/// Pages in one step: keeps a step below a millisecond, and with it the time that a pause takes.
+constexpr std::uint64_t kPagesPerStep = 64;
+
+Layout layout_of(const Registers& registers) {
+  auto layout =
+      Layout::plan(registers.ram_size, registers.device_limit, registers.working_set_pages * kPageSize);
+  if (!layout) std::abort();  // the caller has checked the registers
+  return *layout;
+}
+
+}  // namespace
+
+Program::Program(GuestMemory& memory, AddressSpace& bus, Registers& registers)
+    : ram_(memory),
+      bus_(bus),
+      registers_(registers),
+      layout_(layout_of(registers)),
+      memory_(ram_, layout_, registers) {
+}
+
+AcceleratorDriver Program::driver(std::uint32_t index) {
+  return AcceleratorDriver({ram_, bus_, layout_, registers_}, index);
+}
+
+Result<bool> Program::step(std::chrono::nanoseconds elapsed) {
+  const std::uint64_t passed = std::min<std::uint64_t>(
+      static_cast<std::uint64_t>(std::max<std::int64_t>(elapsed.count(), 0)), kLongestStep);
+  registers_.clock += passed;
+  ++registers_.steps;
+  auto work = [&]() -> Status {
+    if (!registers_.booted) HANDOVER_TRY(boot());
+    HANDOVER_TRY(take_interrupts());
+    HANDOVER_TRY(drive_devices(passed));
+    return verification_ ? verify() : work_on_memory(passed);
+  };
+  if (auto done = work(); !done) {
+    ++registers_.mismatches;
+    return std::unexpected(std::move(done).error());
+  }
+  // A verification that waits for a device waits for its interrupt.
+  if (verification_) return verification_->next_page < layout_.working_set_pages || verification_->done;
+  return !memory_.filled() || memory_.behind();
+}
+
+Status Program::boot() {
+  PciSetup pci(bus_);
+  for (const std::uint32_t slot : pci.find(accelerator::kVendorId, accelerator::kDeviceId)) {
+    if (registers_.devices.size() == registers_.device_limit) break;
+    registers_.devices.emplace_back().slot = slot;
+    registers_.device_count = static_cast<std::uint32_t>(registers_.devices.size());
+    HANDOVER_TRY(driver(registers_.device_count - 1).set_up(pci));
+  }
+  registers_.booted = true;
+  return {};
+}
+
+Status Program::take_interrupts() {
+  for (std::uint32_t word = 0; word < registers_.interrupt_requests.size(); ++word) {
+    while (registers_.interrupt_requests[word] != 0) {
+      const auto bit = static_cast<std::uint32_t>(std::countr_zero(registers_.interrupt_requests[word]));
+      registers_.interrupt_requests[word] &= registers_.interrupt_requests[word] - 1;
+      const std::uint32_t vector = 64 * word + bit;
+      ++registers_.interrupts;
+      const std::uint32_t device = (vector - kFirstVector) / 2;
+      if (vector >= kFirstVector && vector == device_vector(device) && device < registers_.device_count)
+        HANDOVER_TRY(driver(device).on_interrupt());
+      else
+        ++registers_.spurious_interrupts;
+    }
+  }
+  return {};
+}
+
+Status Program::drive_devices(std::uint64_t elapsed) {
+  for (std::uint32_t i = 0; i < registers_.device_count; ++i) {
+    HANDOVER_TRY(driver(i).poll());
+    if (!verification_) HANDOVER_TRY(driver(i).submit(elapsed));
+  }
+  return {};
+}
+
+Status Program::work_on_memory(std::uint64_t elapsed) {
+  if (!memory_.filled()) {
+    memory_.fill(kPagesPerStep);
+    return {};
+  }
+  memory_.write(elapsed, kPagesPerStep);
+  HANDOVER_TRY(memory_.check_random_page());
+  if (registers_.clock - registers_.table_checked < kSecond) return {};
+  registers_.table_checked = registers_.clock;
+  return memory_.check_table();
+}
+
+void Program::begin_verification() {
+  verification_.emplace();
+}
+
+std::optional<VerifyReport> Program::verified() const {
+  if (!verification_ || !verification_->done) return std::nullopt;
+  return verification_->report;
+}
+
+Status Program::verify() {
+  auto& state = *verification_;
+  if (state.done) return {};
+  if (state.next_page < layout_.working_set_pages) {
+    if (state.next_page == 0) HANDOVER_TRY(memory_.check_table());
+    HANDOVER_TRY(memory_.check_pages(state.next_page, kPagesPerStep));
+    state.next_page = std::min(state.next_page + kPagesPerStep, layout_.working_set_pages);
+    state.report.pages = state.next_page;
+    return {};
+  }
+  if (state.device < registers_.device_count) {
+    HANDOVER_ASSIGN(const bool through, driver(state.device).verify(state.of_device));
+    if (!through) return {};
+    state.report.device_slots += state.of_device.slots_checked;
+    if (driver(state.device).running())
+      ++state.report.devices;
+    else
+      ++state.report.devices_lost;
+    state.of_device = {};
+    ++state.device;
+  }
+  state.done = state.device == registers_.device_count;
+  return {};
+}
+
+Result<VerifyReport> Program::check_memory() const {
+  HANDOVER_TRY(memory_.check_table());
+  HANDOVER_TRY(memory_.check_pages(0, layout_.working_set_pages));
+  VerifyReport report;
+  report.pages = layout_.working_set_pages;
+  return report;
+}
+
+}  // namespace handover::vmm::synthetic

@@ -1,0 +1,85 @@
+#include "vmm/synthetic/registers.h"
+
+#include "vmm/pci_bus.h"
+#include "vmm/synthetic/content.h"
+
+namespace handover::vmm::synthetic {
+
+std::uint64_t Registers::next_random() {
+  random += 0x9e3779b97f4a7c15;
+  return mix(random);
+}
+
+const std::shared_ptr<const vmstate::Description>& Registers::description() {
+  static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 1)
+                                 .field("state", &DeviceRegisters::state)
+                                 .field("slot", &DeviceRegisters::slot)
+                                 .field("registers_bar", &DeviceRegisters::registers_bar)
+                                 .field("window_bar", &DeviceRegisters::window_bar)
+                                 .field("memory_size", &DeviceRegisters::memory_size)
+                                 .field("submitted", &DeviceRegisters::submitted)
+                                 .field("completed", &DeviceRegisters::completed)
+                                 .field("generation", &DeviceRegisters::generation)
+                                 .field("job_credit", &DeviceRegisters::job_credit)
+                                 .field("last_progress", &DeviceRegisters::last_progress)
+                                 .field("last_probe", &DeviceRegisters::last_probe)
+                                 .field("unseen_since", &DeviceRegisters::unseen_since)
+                                 .field("window_writes", &DeviceRegisters::window_writes)
+                                 .done();
+  static const auto registers =
+      vmstate::Describe<Registers>("synthetic-vcpu", 1)
+          .field("ram_size", &Registers::ram_size)
+          .field("working_set_pages", &Registers::working_set_pages)
+          .field("device_limit", &Registers::device_limit)
+          .field("seed", &Registers::seed)
+          .field("dirty_rate", &Registers::dirty_rate)
+          .field("job_rate", &Registers::job_rate)
+          .field("clock", &Registers::clock)
+          .field("steps", &Registers::steps)
+          .field("random", &Registers::random)
+          .field("booted", &Registers::booted)
+          .field("fill_next", &Registers::fill_next)
+          .field("write_credit", &Registers::write_credit)
+          .field("pages_written", &Registers::pages_written)
+          .field("table_sum", &Registers::table_sum)
+          .field("table_checked", &Registers::table_checked)
+          .field("pages_checked", &Registers::pages_checked)
+          .field("jobs_submitted", &Registers::jobs_submitted)
+          .field("jobs_completed", &Registers::jobs_completed)
+          .field("interrupts", &Registers::interrupts)
+          .field("spurious_interrupts", &Registers::spurious_interrupts)
+          .field("interrupts_lost", &Registers::interrupts_lost)
+          .field("mismatches", &Registers::mismatches)
+          .field("interrupt_requests", &Registers::interrupt_requests)
+          .field("device_count", &Registers::device_count)
+          .sized_array("devices", &Registers::devices, &Registers::device_count, kMaxDevices, device)
+          .done();
+  return registers;
+}
+
+Status Registers::check(std::uint64_t ram_size_here) const {
+  if (ram_size != ram_size_here)
+    return fail(Errc::mismatch, "the guest was started with {} MiB of RAM and this machine has {} MiB",
+                ram_size / MiB, ram_size_here / MiB);
+  if (working_set_pages == 0 || working_set_pages > ram_size / kPageSize)
+    return fail(Errc::protocol, "a working set of {} pages does not fit the guest's RAM", working_set_pages);
+  HANDOVER_ASSIGN(const Layout layout, Layout::plan(ram_size, device_limit, working_set_pages * kPageSize));
+  if (fill_next > layout.working_set_pages)
+    return fail(Errc::protocol, "{} pages are said to be filled of {}", fill_next, layout.working_set_pages);
+  if (device_count > device_limit || devices.size() != device_count)
+    return fail(Errc::protocol, "{} devices are driven, at most {} can be", device_count, device_limit);
+  for (const auto& device : devices) {
+    if (device.state != DeviceRegisters::kRunning && device.state != DeviceRegisters::kLost)
+      return fail(Errc::protocol, "a driver is in state {}, which does not exist", device.state);
+    if (device.slot == 0 || device.slot >= kPciSlots)
+      return fail(Errc::protocol, "a device is in PCI slot {}", device.slot);
+    if (device.state == DeviceRegisters::kRunning && device.memory_size < kPageSize)
+      return fail(Errc::protocol, "a device has {} bytes of memory", device.memory_size);
+    if (device.completed > device.submitted || device.submitted - device.completed > kMaxInFlight)
+      return fail(Errc::protocol, "{} jobs are submitted and {} completed", device.submitted,
+                  device.completed);
+  }
+  return {};
+}
+
+}  // namespace handover::vmm::synthetic
