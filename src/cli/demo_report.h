@@ -9,11 +9,12 @@ namespace handover::cli {
 
 /// What the demonstration found.
 struct DemoFigures {
-  nlohmann::json report;        ///< x-handover-report of the source
-  nlohmann::json verification;  ///< x-handover-verify of the destination
-  GuestFigures before;          ///< when the migration began
-  GuestFigures arrived;         ///< when the destination had started
-  GuestFigures after;           ///< at the end
+  nlohmann::json report;                                   ///< x-handover-report of the source
+  nlohmann::json verification = nlohmann::json::object();  ///< x-handover-verify of the destination
+  std::string verification_error;                          ///< why that failed
+  GuestFigures before;                                     ///< when the migration began
+  GuestFigures arrived;                                    ///< when the destination had started
+  GuestFigures after;                                      ///< at the end
 
   std::uint64_t jobs_during() const { return arrived.jobs_completed - before.jobs_completed; }
   std::uint64_t jobs_after() const { return after.jobs_completed - arrived.jobs_completed; }

@@ -67,7 +67,6 @@ Result<std::string> DemoSide::listening_on(const CancelToken& cancel) {
 Result<GuestFigures> DemoSide::guest(const CancelToken& cancel) {
   HANDOVER_ASSIGN(auto answer, qmp_->execute("x-handover-guest", json::object(), cancel));
   return GuestFigures{.pages_written = number(answer, "pages-written"),
-                      .checks = number(answer, "checks"),
                       .jobs_completed = number(answer, "jobs-completed"),
                       .interrupts_lost = number(answer, "interrupts-lost"),
                       .mismatches = number(answer, "mismatches"),

@@ -33,7 +33,6 @@ struct DemoOptions {
 /// What the guest says of itself (x-handover-guest); the counts move with it.
 struct GuestFigures {
   std::uint64_t pages_written = 0;
-  std::uint64_t checks = 0;
   std::uint64_t jobs_completed = 0;
   std::uint64_t interrupts_lost = 0;
   std::uint64_t mismatches = 0;

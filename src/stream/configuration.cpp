@@ -141,7 +141,7 @@ Result<Configuration> read_header(StreamReader& in) {
                 type);
   auto configuration = read_configuration(in);
   if (!configuration)
-    return std::unexpected(std::move(configuration).error().with_context("configuration record"));
+    return std::unexpected(std::move(configuration).error().with_context("configuration record at offset 8"));
   return configuration;
 }
 

@@ -7,8 +7,8 @@ namespace handover {
 namespace {
 
 std::unexpected<Error> ended(const Channel& channel, std::uint64_t offset, std::uint64_t missing) {
-  return fail(Errc::closed, "{} ends at offset {}, where {} more bytes were expected", channel.name(), offset,
-              missing);
+  return fail(Errc::closed, "{} ends at offset {}, {} byte{} too early", channel.name(), offset, missing,
+              missing == 1 ? "" : "s");
 }
 
 }  // namespace

@@ -151,6 +151,8 @@ Result<DeviceRecord> DeviceRecord::decode(std::span<const std::byte> bytes, std:
   HANDOVER_TRY_CONTEXT(loader.status, "device record");
   if (loader.left() != 0) return fail(Errc::protocol, "{} bytes follow the device record", loader.left());
   if (has_job) record.engine.job = job;
+  ConfigSpace config;
+  HANDOVER_TRY(config.load(record.config));
   HANDOVER_TRY_CONTEXT(check_registers(record.engine.registers), "device record");
   HANDOVER_TRY_CONTEXT(check_job(record.engine, memory_size), "device record");
   return record;

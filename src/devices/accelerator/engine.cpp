@@ -150,9 +150,11 @@ void Engine::complete(std::unique_lock<std::mutex>& lock) {
                  .result = job_->result,
                  .reserved = 0},
                 bytes);
+  registers_.completing = true;
   lock.unlock();
   const Status written = bus_->dma_write(at, bytes);
   lock.lock();
+  registers_.completing = false;
   if (epoch != epoch_) return;
   if (!written) return ring_failed(written.error(), "completion");
   job_.reset();

@@ -101,7 +101,7 @@ Registers::Effect Registers::write_cell(std::uint64_t offset, std::uint32_t valu
     if (!enabled() || error) return Effect::none;
     submitted = value;
     // More than the ring holds cannot have been submitted; this also catches a count that went back.
-    error = submitted - completed > ring_entries;
+    error = submitted - completed > ring_entries + (completing ? 1 : 0);
     return error ? Effect::drop : Effect::look;
   }
   if (enabled()) return Effect::none;

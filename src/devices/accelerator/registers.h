@@ -18,6 +18,9 @@ struct Registers {
   bool error = false;
   std::uint64_t jobs_done = 0;
   std::uint64_t interrupts_raised = 0;
+  /// A completion record is being written: the driver can see it, and use its descriptor's place again,
+  /// before `completed` counts it.  Never set in a held engine, and not migrated.
+  bool completing = false;
 
   /// What the engine must do about a write.
   enum class Effect {

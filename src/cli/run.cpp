@@ -1,0 +1,211 @@
+#include <CLI/CLI.hpp>
+#include <asio/io_context.hpp>
+#include <asio/signal_set.hpp>
+#include <csignal>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/exit_with_parent.h"
+#include "control/machine_control.h"
+#include "handover/base/log.h"
+#include "handover/vmm/vm.h"
+
+namespace handover::cli {
+namespace {
+
+using nlohmann::json;
+
+struct RunOptions {
+  vmm::VmConfig config;
+  std::vector<std::string> devices;
+  std::string incoming;
+  std::string qmp;
+  bool paused = false;
+  bool with_parent = false;
+};
+
+json guest_json(const vmm::GuestReport& report) {
+  return {{"seconds", report.seconds},
+          {"steps", report.steps},
+          {"working-set-bytes", report.working_set_bytes},
+          {"pages-filled", report.pages_filled},
+          {"pages-written", report.pages_written},
+          {"pages-checked", report.pages_checked},
+          {"jobs-submitted", report.jobs_submitted},
+          {"jobs-completed", report.jobs_completed},
+          {"interrupts", report.interrupts},
+          {"interrupts-lost", report.interrupts_lost},
+          {"mismatches", report.mismatches},
+          {"devices", report.devices},
+          {"devices-lost", report.devices_lost},
+          {"panic", report.panic}};
+}
+
+/// One machine from its start to its end, with the main loop, its control socket and its signals.
+class RunSession {
+ public:
+  explicit RunSession(RunOptions options) : options_(std::move(options)) {}
+  ~RunSession();
+
+  Result<int> run();
+
+ private:
+  Status set_up();
+  Status begin();
+  void verify(control::Reply reply);
+  void quit(int exit_code);
+  std::string ready_line(const std::string& listening) const;
+
+  RunOptions options_;
+  EventLoop main_{"main"};
+  std::unique_ptr<vmm::Vm> vm_;
+  std::unique_ptr<control::MachineControl> control_;
+  // A full check takes as long as it takes; one at a time.
+  EventLoop verifier_{"verify"};
+  std::optional<asio::signal_set> signals_;
+  int exit_code_ = 0;
+};
+
+RunSession::~RunSession() {
+  verifier_.stop();
+  if (control_) {
+    std::promise<void> closed;
+    control_->close([&] { closed.set_value(); });
+    closed.get_future().wait();
+    control_.reset();
+  }
+  signals_.reset();
+}
+
+void RunSession::quit(int exit_code) {
+  main_.post([this, exit_code] {
+    exit_code_ = exit_code;
+    main_.stop();
+  });
+}
+
+void RunSession::verify(control::Reply reply) {
+  verifier_.post([this, reply] {
+    auto checked = vm_->verify(std::chrono::minutes(10));
+    if (!checked) return reply(std::unexpected(std::move(checked).error()));
+    reply(json{{"pages", checked->pages},
+               {"device-slots", checked->device_slots},
+               {"devices", checked->devices},
+               {"devices-lost", checked->devices_lost}});
+  });
+}
+
+Status RunSession::set_up() {
+  CancelSource interrupted;
+  HANDOVER_ASSIGN(vm_, vmm::Vm::create(options_.config, interrupted.token()));
+  if (options_.qmp.empty()) return {};
+  HANDOVER_ASSIGN(control_,
+                  control::MachineControl::create(
+                      main_, {.qmp_path = options_.qmp,
+                              .machine = vm_->machine(),
+                              .ram = vm_->ram(),
+                              .blockers = vm_->blockers(),
+                              .incoming_paused = options_.paused,
+                              .quit = [this](int code) { quit(code); },
+                              .guest_report = [this]() -> Result<json> { return guest_json(vm_->guest()); },
+                              .verify = [this](control::Reply reply) { verify(std::move(reply)); }}));
+  return {};
+}
+
+Status RunSession::begin() {
+  if (options_.incoming.empty()) {
+    if (options_.paused) return {};
+    return vm_->loop().call([&] { return vm_->machine().start(); });
+  }
+  if (options_.incoming == "defer") return {};
+  HANDOVER_ASSIGN(auto from, Address::parse(options_.incoming));
+  std::promise<Result<json>> answered;
+  control_->migration().incoming(
+      from, true, control::Reply([&](Result<json> answer) { answered.set_value(std::move(answer)); }));
+  auto answer = answered.get_future().get();
+  if (!answer) return std::unexpected(std::move(answer).error());
+  return {};
+}
+
+std::string RunSession::ready_line(const std::string& what) const {
+  auto line = fmt::format("{}: {} MiB of RAM, {} device{}", what, options_.config.memory / MiB,
+                          options_.config.devices.size(), options_.config.devices.size() == 1 ? "" : "s");
+  if (!options_.qmp.empty()) line += fmt::format("; control socket {}", options_.qmp);
+  return line;
+}
+
+Result<int> RunSession::run() {
+  main_.make_main();
+  HANDOVER_TRY(set_up());
+  verifier_.start_thread();
+  signals_.emplace(main_.context(), SIGINT, SIGTERM);
+  signals_->async_wait([this](const std::error_code& error, int) {
+    if (!error) quit(0);
+  });
+  HANDOVER_TRY(begin());
+  fmt::print("{}\n", ready_line(!options_.incoming.empty() ? "waiting for a migration"
+                                : options_.paused          ? "paused"
+                                                           : "running"));
+  std::fflush(stdout);
+  main_.run();
+  return exit_code_;
+}
+
+Status complete(RunOptions& options) {
+  for (const auto& text : options.devices) {
+    HANDOVER_ASSIGN(auto device, vmm::parse_device_option(text));
+    options.config.devices.push_back(std::move(device));
+  }
+  options.config.incoming = !options.incoming.empty();
+  if (options.config.incoming && options.incoming != "defer") HANDOVER_TRY(Address::parse(options.incoming));
+  if (options.config.incoming && options.qmp.empty())
+    return fail(Errc::invalid_argument,
+                "--incoming needs --qmp PATH, so that somebody can see how the migration ends");
+  return options.config.check();
+}
+
+int run_machine(RunOptions options) {
+  if (auto complete_now = complete(options); !complete_now) {
+    fmt::print(stderr, "handover run: {}\n", complete_now.error().to_string());
+    return 2;
+  }
+  if (options.with_parent) exit_with_parent();
+  auto ended = RunSession(std::move(options)).run();
+  if (ended) return *ended;
+  fmt::print(stderr, "handover run: {}\n", ended.error().to_string());
+  return 1;
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, int& exit_code) {
+  auto* command = app.add_subcommand("run", "Run a machine with a synthetic guest and vfio-user devices");
+  auto options = std::make_shared<RunOptions>();
+  auto& guest = options->config.guest;
+  const CLI::AsSizeValue sizes(false);
+  command->add_option("-m,--memory", options->config.memory, "guest RAM, such as 1G")
+      ->transform(sizes)
+      ->capture_default_str();
+  command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
+  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME; may be repeated")
+      ->take_all();
+  command->add_option(
+      "--incoming", options->incoming,
+      "wait for a migration on this address (tcp:HOST:PORT, unix:PATH, fd:N, file:PATH, exec:COMMAND), "
+      "or `defer` to wait for migrate-incoming");
+  command->add_option("--qmp", options->qmp, "control socket to make at this path");
+  command->add_flag("-S,--paused", options->paused, "do not start the guest");
+  command->add_option("--working-set", guest.working_set, "memory that the guest writes; 0: most of it")
+      ->transform(sizes);
+  command->add_option("--dirty-rate", guest.dirty_rate, "bytes a second that the guest writes")
+      ->transform(sizes)
+      ->capture_default_str();
+  command->add_option("--job-rate", guest.job_rate, "device jobs a second, for each device")
+      ->capture_default_str();
+  command->add_option("--seed", guest.seed, "of everything the guest writes")->capture_default_str();
+  command->add_flag("--exit-with-parent", options->with_parent,
+                    "end when the process that started this one ends");
+  command->callback([options, &exit_code] { exit_code = run_machine(std::move(*options)); });
+}
+
+}  // namespace handover::cli

@@ -1,0 +1,213 @@
+#include "vfio_user/client/device.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "vfio_user/transport/unix_socket.h"
+
+namespace handover::vfio_user {
+
+using namespace protocol;
+
+ClientDevice::ClientDevice(const ClientOptions& options, UniqueFd socket, GuestMemory& memory,
+                           CancelToken cancel)
+    : id_(options.id),
+      name_(fmt::format("device `{}` at {}", options.id, options.socket_path)),
+      dma_(memory),
+      connection_(name_, std::move(socket), options.timeout, std::move(cancel), dma_) {
+}
+
+Status ClientDevice::check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const {
+  if (index >= regions_.size() || !range_fits(offset, size, regions_[index].info.size))
+    return fail(Errc::invalid_argument, "{}: [{:#x}, +{:#x}) is not in region {}", name_, offset, size,
+                index);
+  return {};
+}
+
+Status ClientDevice::region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) {
+  HANDOVER_TRY(check_access(index, offset, to.size()));
+  for (std::size_t done = 0; done < to.size();) {
+    const auto part = to.subspan(done, std::min(to.size() - done, peer_.max_transfer));
+    const RegionAccessHead head{offset + done, index, static_cast<std::uint32_t>(part.size())};
+    HANDOVER_ASSIGN(const auto reply, connection_.call(Command::region_read, MessageBuilder().add(head)));
+    HANDOVER_ASSIGN_CONTEXT(const auto access, RegionAccess::decode(reply.payload), "{}", name_);
+    if (access.head.count != head.count || access.data.size() != part.size())
+      return fail(Errc::protocol, "{} gave {} bytes of region {} where {} were asked for", name_,
+                  access.data.size(), index, part.size());
+    std::ranges::copy(access.data, part.begin());
+    done += part.size();
+  }
+  return {};
+}
+
+Status ClientDevice::region_write(std::uint32_t index, std::uint64_t offset,
+                                  std::span<const std::byte> from) {
+  HANDOVER_TRY(check_access(index, offset, from.size()));
+  for (std::size_t done = 0; done < from.size();) {
+    const auto part = from.subspan(done, std::min(from.size() - done, peer_.max_transfer));
+    const RegionAccessHead head{offset + done, index, static_cast<std::uint32_t>(part.size())};
+    HANDOVER_TRY(connection_.call(Command::region_write, MessageBuilder().add(head).data(part)));
+    done += part.size();
+  }
+  return {};
+}
+
+Result<Mapping> ClientDevice::map_area(std::uint32_t index, const vfio::RegionArea& area) {
+  HANDOVER_TRY(check_access(index, area.offset, area.size));
+  const auto& region = regions_[index];
+  const auto allowed = std::ranges::any_of(region.info.areas, [&](const vfio::RegionArea& each) {
+    return area.offset >= each.offset && range_fits(area.offset - each.offset, area.size, each.size);
+  });
+  if (!region.file || !allowed)
+    return fail(Errc::unsupported, "{}: [{:#x}, +{:#x}) of region {} cannot be mapped", name_, area.offset,
+                area.size, index);
+  const auto at = region.info.offset + area.offset;
+  if (area.size == 0 || area.size % kPageSize != 0 || at % kPageSize != 0 || at < area.offset)
+    return fail(Errc::invalid_argument, "{}: an area of region {} is not made of whole pages", name_, index);
+  struct stat file;
+  if (::fstat(region.file.get(), &file) < 0) return fail_errno(errno, "{}: region {}", name_, index);
+  if (!range_fits(at, area.size, static_cast<std::uint64_t>(file.st_size)))
+    return fail(Errc::protocol, "{}: an area of region {} lies beyond the end of its file", name_, index);
+  const int prot = (region.info.flags & vfio::kRegionRead ? PROT_READ : 0) |
+                   (region.info.flags & vfio::kRegionWrite ? PROT_WRITE : 0);
+  HANDOVER_ASSIGN_CONTEXT(auto mapping, Mapping::shared(region.file.get(), at, area.size, prot),
+                          "{}: region {}", name_, index);
+  return mapping;
+}
+
+Status ClientDevice::set_irqs(const SetIrqsHead& head, std::vector<UniqueFd> fds) {
+  HANDOVER_TRY_CONTEXT(connection_.call(Command::device_set_irqs, MessageBuilder().add(head), std::move(fds)),
+                       "cannot set up interrupts of index {}", head.index);
+  return {};
+}
+
+Status ClientDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) {
+  if (index >= irqs_.size() || eventfds.size() > irqs_[index].count)
+    return fail(Errc::invalid_argument, "{} has no {} vectors of interrupt index {}", name_, eventfds.size(),
+                index);
+  auto& installed = installed_[index];
+  bool removes = false;
+  for (std::size_t i = 0; i < installed.size(); ++i)
+    removes = removes || (installed[i] && (i >= eventfds.size() || eventfds[i] < 0));
+  // Some servers cannot remove a part of the vectors, so all go.
+  if (removes) {
+    HANDOVER_TRY(set_irqs({20, kIrqDataNone | kIrqActionTrigger, index, 0, 0}, {}));
+    installed.assign(installed.size(), false);
+  }
+  for (std::size_t start = 0; start < eventfds.size();) {
+    if (eventfds[start] < 0) {
+      ++start;
+      continue;
+    }
+    if (peer_.max_fds == 0)
+      return fail(Errc::unsupported, "{} takes no descriptors, so no interrupts", name_);
+    std::vector<UniqueFd> fds;
+    for (auto i = start; i < eventfds.size() && eventfds[i] >= 0 && fds.size() < peer_.max_fds; ++i) {
+      fds.emplace_back(::fcntl(eventfds[i], F_DUPFD_CLOEXEC, 0));
+      if (!fds.back()) return fail_errno(errno, "{}: cannot pass the eventfd of vector {}", name_, i);
+    }
+    const auto count = fds.size();
+    HANDOVER_TRY(set_irqs({20, kIrqDataEventfd | kIrqActionTrigger, index, static_cast<std::uint32_t>(start),
+                           static_cast<std::uint32_t>(count)},
+                          std::move(fds)));
+    std::fill_n(installed.begin() + static_cast<std::ptrdiff_t>(start), count, true);
+    start += count;
+  }
+  return {};
+}
+
+Status ClientDevice::reset() {
+  if (!(info_.flags & vfio::kDeviceFlagReset)) return fail(Errc::unsupported, "{} cannot be reset", name_);
+  HANDOVER_TRY(connection_.call(Command::device_reset, {}));
+  return {};
+}
+
+Status ClientDevice::dma_map(const vfio::DmaMapping& mapping) {
+  HANDOVER_TRY_CONTEXT(dma_.add(mapping), "{}", name_);
+  DmaMap request;
+  request.flags = mapping.flags;
+  request.offset = mapping.fd >= 0 ? mapping.offset : 0;
+  request.address = mapping.iova.value;
+  request.size = mapping.size;
+  std::vector<UniqueFd> fds;
+  if (mapping.fd >= 0 && peer_.max_fds > 0) fds.emplace_back(::fcntl(mapping.fd, F_DUPFD_CLOEXEC, 0));
+  if (!fds.empty() && !fds.front()) {
+    dma_.remove(mapping.iova);
+    return fail_errno(errno, "{}: cannot pass guest memory", name_);
+  }
+  auto mapped = connection_.call(Command::dma_map, MessageBuilder().add(request), std::move(fds));
+  if (mapped) return {};
+  dma_.remove(mapping.iova);
+  return std::unexpected(std::move(mapped).error().with_context(
+      fmt::format("cannot map [{:#x}, +{:#x}) for DMA", mapping.iova.value, mapping.size)));
+}
+
+Status ClientDevice::unmap_one(const vfio::DmaMapping& mapping) {
+  const vfio::IovaRange range{mapping.iova, mapping.size};
+  DmaUnmap request;
+  request.head.address = mapping.iova.value;
+  request.head.size = mapping.size;
+  if (dma_log_ && dma_log_->started() && mapping.fd >= 0 && (mapping.flags & vfio::kDmaWrite)) {
+    // The last chance to learn what was written there.
+    const DirtyBitmapShape shape{dma_log_->page_size(), bitmap_bytes(mapping.size, dma_log_->page_size())};
+    const auto size = wire_size<DmaUnmapHead>() + wire_size<DirtyBitmapShape>() + shape.bytes;
+    request.bitmap_shape = shape;
+    request.head.argsz = static_cast<std::uint32_t>(size);
+    request.head.flags = kDmaUnmapGetDirtyBitmap;
+    auto reply = connection_.call(Command::dma_unmap, MessageBuilder().add(request), {},
+                                  kHeaderSize + size + kMessageSlack);
+    if (!reply && connection_.lost()) return std::unexpected(std::move(reply).error());
+    const auto answer =
+        reply ? DmaUnmap::decode(reply->payload) : Result<DmaUnmap>(std::unexpected(reply.error()));
+    if (answer && answer->bitmap.size() >= shape.bytes) {
+      dma_log_->keep(range, answer->bitmap.first(shape.bytes));
+      return {};
+    }
+    dma_log_->keep_all(range);
+    if (reply) return {};
+    request.bitmap_shape.reset();
+    request.head.flags = 0;
+    request.head.argsz = wire_size<DmaUnmapHead>();
+  }
+  auto reply = connection_.call(Command::dma_unmap, MessageBuilder().add(request));
+  // The server has forgotten it already.
+  if (!reply && reply.error().sys_errno() != ENOENT) return std::unexpected(std::move(reply).error());
+  return {};
+}
+
+Status ClientDevice::dma_unmap(const vfio::IovaRange& range) {
+  const auto mappings = dma_.touching(range);
+  for (const auto& mapping : mappings)
+    if (mapping.iova < range.start ||
+        !range_fits(mapping.iova.value - range.start.value, mapping.size, range.size))
+      return fail(Errc::invalid_argument, "{}: the DMA mapping at {:#x} would be cut", name_,
+                  mapping.iova.value);
+  for (const auto& mapping : mappings) {
+    HANDOVER_TRY_CONTEXT(unmap_one(mapping), "cannot unmap [{:#x}, +{:#x})", mapping.iova.value,
+                         mapping.size);
+    dma_.remove(mapping.iova);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<vfio::Device>> connect(ClientOptions options, GuestMemory& memory,
+                                              CancelToken cancel) {
+  const auto open = [&]() -> Result<std::unique_ptr<ClientDevice>> {
+    const auto deadline = std::chrono::steady_clock::now() + options.timeout;
+    HANDOVER_ASSIGN(auto socket, connect_unix(options.socket_path, cancel, deadline));
+    return ClientDevice::open(options, std::move(socket), memory, cancel);
+  };
+  auto device = open();
+  if (device) return std::unique_ptr<vfio::Device>(std::move(*device));
+  auto error = std::move(device).error();
+  const bool nobody = error.code() == Errc::not_found;
+  error = std::move(error).with_context(fmt::format("cannot connect device `{}`", options.id));
+  if (!nobody) return std::unexpected(std::move(error));
+  return fail(Errc::not_found, "{}; start the device server first (handover serve ...)", error.to_string());
+}
+
+}  // namespace handover::vfio_user
