@@ -10,5 +10,8 @@ class App;
 namespace handover::cli {
 
 void add_inspect(CLI::App& app, int& exit_code);
+void add_migrate(CLI::App& app, int& exit_code);
+void add_query(CLI::App& app, int& exit_code);
+void add_resolve(CLI::App& app, int& exit_code);
 
 }  // namespace handover::cli

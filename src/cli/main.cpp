@@ -19,6 +19,9 @@ int main(int argc, char** argv) {
 
   int exit_code = 0;
   cli::add_inspect(app, exit_code);
+  cli::add_migrate(app, exit_code);
+  cli::add_resolve(app, exit_code);
+  cli::add_query(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,75 +1,20 @@
 // What a person sees and may do when the mark was sent and no answer came.
 
 #include <gmock/gmock.h>
-#include <poll.h>
-
-#include <thread>
-
 #include "unit/control/controlled_machine.h"
+#include "unit/control/cutting_relay.h"
 
 namespace handover::control {
 namespace {
 
 using testing::HasSubstr;
 
-/// Stands between both sides and cuts them apart around the commit.
-class Relay {
- public:
-  // The answers before the commit: PONG to the first PING, PONG to the one that asks whether all is loaded;
-  // 2 + 2 + 4 bytes each.
-  static constexpr std::size_t kAnswersBeforeCommit = 16;
-  enum class Cut { mark_is_lost, answer_is_lost };
-
-  Relay(const std::string& near, const std::string& far, Cut cut)
-      : listener_(std::move(*SocketPath::listen(near))), thread_([this, far, cut] { run(far, cut); }) {}
-  ~Relay() { thread_.join(); }
-
- private:
-  void run(const std::string& far, Cut cut) {
-    const auto own = listener_.duplicate();
-    ASSERT_TRUE(wait_fd(own.get(), POLLIN, {}));
-    UniqueFd source(::accept(own.get(), nullptr, nullptr));
-    RawClient destination(far);
-    std::size_t answered = 0;
-    while (true) {
-      pollfd both[2] = {{source.get(), POLLIN, 0}, {destination.fd(), POLLIN, 0}};
-      ASSERT_GT(::poll(both, 2, 60'000), 0);
-      char bytes[4096];
-      if (both[1].revents) {
-        const auto count = ::recv(destination.fd(), bytes, 8, 0);
-        if (count <= 0) return;
-        if (answered >= kAnswersBeforeCommit) return;
-        ASSERT_EQ(::send(source.get(), bytes, static_cast<std::size_t>(count), MSG_NOSIGNAL), count);
-        answered += static_cast<std::size_t>(count);
-      }
-      if (both[0].revents) {
-        const auto count = ::recv(source.get(), bytes, sizeof bytes, 0);
-        const bool loaded = answered == kAnswersBeforeCommit;
-        if (loaded && cut == Cut::mark_is_lost) return;
-        if (count > 0)
-          destination.send({bytes, static_cast<std::size_t>(count)});
-        else
-          destination.end();
-        if (count <= 0) {
-          // Nothing more comes from the source; what the destination says now is lost.
-          while (::recv(destination.fd(), bytes, sizeof bytes, 0) > 0) {
-          }
-          return;
-        }
-      }
-    }
-  }
-
-  SocketPath listener_;
-  std::thread thread_;
-};
-
 class InDoubtTest : public testing::Test {
  protected:
-  void break_at(Relay::Cut cut) {
+  void break_at(CuttingRelay::Cut cut) {
     source_.must("cont");
     destination_.must("migrate-incoming", {{"uri", "unix:" + scratch_.file("far")}});
-    Relay relay(scratch_.file("near"), scratch_.file("far"), cut);
+    CuttingRelay relay(scratch_.file("near"), scratch_.file("far"), cut);
     source_.must("migrate", {{"uri", "unix:" + scratch_.file("near")}});
     source_.wait_for("in-doubt");
   }
@@ -80,7 +25,7 @@ class InDoubtTest : public testing::Test {
 };
 
 TEST_F(InDoubtTest, NothingButAPersonsWordMovesTheMachine) {
-  break_at(Relay::Cut::answer_is_lost);
+  break_at(CuttingRelay::Cut::answer_is_lost);
   EXPECT_THAT(source_.refused("cont"), HasSubstr("doubt"));
   EXPECT_THAT(source_.refused("stop"), HasSubstr("doubt"));
   EXPECT_THAT(source_.refused("quit"), HasSubstr("doubt"));
@@ -99,7 +44,7 @@ TEST_F(InDoubtTest, NothingButAPersonsWordMovesTheMachine) {
 }
 
 TEST_F(InDoubtTest, AMachineThatNeverArrivedIsResumed) {
-  break_at(Relay::Cut::mark_is_lost);
+  break_at(CuttingRelay::Cut::mark_is_lost);
   destination_.wait_for("failed");
   EXPECT_EQ(destination_.run_state(), "inmigrate");
   source_.must("x-handover-resolve", {{"resume", true}});
