@@ -105,6 +105,8 @@ class AcceleratorDriver {
   Status check_archive(std::uint32_t entry);
   Content content(std::uint32_t slot, std::uint32_t kind, std::uint32_t generation) const;
 
+  Status submit_hashes(Verification& progress);
+
   // BAR 2.
   Status exercise_window();
   Status write_window(std::uint32_t page);

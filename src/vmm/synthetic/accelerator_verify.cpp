@@ -68,6 +68,18 @@ Status AcceleratorDriver::check_window(std::uint32_t page) {
       record.generation, at.value + different->offset, different->expected, different->got));
 }
 
+Status AcceleratorDriver::submit_hashes(Verification& progress) {
+  for (; progress.next_slot < slot_count() && outstanding() < kMaxInFlight; ++progress.next_slot) {
+    HANDOVER_ASSIGN(const auto record,
+                    load_record<SlotRecord>(slot_record(progress.next_slot), "the record of a slot"));
+    // Nothing is known of a slot that was never written.
+    if (record.generation == 0) continue;
+    HANDOVER_TRY(submit_read(progress.next_slot, Operation::hash, true));
+    ++progress.slots_checked;
+  }
+  return {};
+}
+
 Result<bool> AcceleratorDriver::verify(Verification& progress) {
   if (!running()) return true;
   enum : std::uint32_t { drain, hash, rest };
@@ -89,14 +101,9 @@ Result<bool> AcceleratorDriver::verify(Verification& progress) {
     }
     case hash: {
       const std::uint64_t before = device_.submitted;
-      for (; progress.next_slot < slot_count() && outstanding() < kMaxInFlight; ++progress.next_slot) {
-        HANDOVER_ASSIGN(const auto record,
-                        load_record<SlotRecord>(slot_record(progress.next_slot), "the record of a slot"));
-        if (record.generation == 0) continue;
-        HANDOVER_TRY(submit_read(progress.next_slot, Operation::hash, true));
-        ++progress.slots_checked;
-      }
+      const Status submitted = submit_hashes(progress);
       if (device_.submitted != before) ring_doorbell();
+      HANDOVER_TRY(submitted);
       if (progress.next_slot == slot_count() && outstanding() == 0) progress.stage = rest;
       return false;
     }

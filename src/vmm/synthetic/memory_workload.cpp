@@ -97,7 +97,7 @@ Status MemoryWorkload::check_table() const {
   if (sum == registers_.table_sum) return {};
   return fail(
       Errc::mismatch,
-      "the table of page generations at guest address {:#x}: its sum should be {:#018x} and is {:#018x}",
+      "the sum over the table of page generations at guest address {:#x}: expected {:#018x}, got {:#018x}",
       layout_.table_entry(0).value, registers_.table_sum, sum);
 }
 
