@@ -18,10 +18,13 @@ int main(int argc, char** argv) {
       ->each([](const std::string& name) { log::set_level(name); });
 
   int exit_code = 0;
-  cli::add_inspect(app, exit_code);
+  cli::add_run(app, exit_code);
+  cli::add_serve(app, exit_code);
   cli::add_migrate(app, exit_code);
   cli::add_resolve(app, exit_code);
   cli::add_query(app, exit_code);
+  cli::add_inspect(app, exit_code);
+  cli::add_demo(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -34,7 +34,9 @@ void expect(TestFolder& folder, std::vector<std::string> arguments, int code, co
   const auto line = fmt::format("handover {}", fmt::join(arguments, " "));
   EXPECT_EQ(outcome.code, code) << line << "\n" << outcome.said;
   EXPECT_THAT(outcome.said, HasSubstr(part)) << line;
-  if (code == 1) EXPECT_EQ(std::ranges::count(outcome.said, '\n'), 1) << line << "\n" << outcome.said;
+  if (code == 1) {
+    EXPECT_EQ(std::ranges::count(outcome.said, '\n'), 1) << line << "\n" << outcome.said;
+  }
 }
 
 TEST(CommandLine, UsageErrorsEndWithTwoAndSayWhatIsRight) {

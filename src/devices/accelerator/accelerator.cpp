@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "devices/accelerator/interface.h"
 #include "handover/base/byte_order.h"
@@ -150,9 +151,16 @@ void Accelerator::start_resuming(Completion done) {
       [this]() -> Status {
         HANDOVER_TRY(power_on());
         decoder_.emplace(*memory_);
+        refusal_reported_ = false;
         return {};
       },
       std::move(done));
+}
+
+// The client is told no more than an errno, so the reason is said here, once.
+void Accelerator::report_refusal(const Error& error) {
+  if (!std::exchange(refusal_reported_, true))
+    log::warn("{}: the state that came is refused: {}", options_.name, error.to_string());
 }
 
 Result<StateDecoder::Loaded> Accelerator::judge() {
@@ -166,6 +174,7 @@ void Accelerator::finish_resuming(Completion done) {
   auto loaded = judge();
   if (!loaded) {
     // What came so far must not stay: the device is as after power-on, and this session stays failed.
+    report_refusal(loaded.error());
     Error error = std::move(loaded).error().with_context(fmt::format("{}: cannot resume", options_.name));
     engine_.between_pieces([this] { return power_on(); },
                            [done = std::move(done), error](const Status&) { done(std::unexpected(error)); });
@@ -185,7 +194,9 @@ Result<std::size_t> Accelerator::migration_read(std::span<std::byte> to) {
 
 Status Accelerator::migration_write(std::span<const std::byte> from) {
   if (!decoder_) return fail(Errc::state, "{}: the device is not being resumed", options_.name);
-  return decoder_->write(from);
+  auto written = decoder_->write(from);
+  if (!written) report_refusal(written.error());
+  return written;
 }
 
 std::optional<vfio::PrecopyInfo> Accelerator::precopy_info() const {

@@ -59,6 +59,7 @@ class Accelerator final : public vfio_user::DeviceModel {
   void start_resuming(Completion done);
   void finish_resuming(Completion done);
   Result<StateDecoder::Loaded> judge();
+  void report_refusal(const Error& error);
   DeviceRecord record() const;
 
   Options options_;
@@ -69,6 +70,7 @@ class Accelerator final : public vfio_user::DeviceModel {
   std::unique_ptr<DeviceMemory> memory_;
   std::optional<StateEncoder> encoder_;
   std::optional<StateDecoder> decoder_;
+  bool refusal_reported_ = false;
   Engine engine_;  // last: its thread uses what is above
 };
 
