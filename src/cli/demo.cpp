@@ -139,10 +139,10 @@ void add_demo(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--seed", options->seed, "of everything the guest writes")->capture_default_str();
   command->add_option("--before", options->work_before_s, "seconds of work before the migration")
-      ->check(CLI::Range(0, 3600))
+      ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   command->add_option("--after", options->work_after_s, "seconds of work after it")
-      ->check(CLI::Range(0, 3600))
+      ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   command->add_option("--max-bandwidth", options->max_bandwidth, "bytes a second; 0: no limit")
       ->transform(size_in(any))
