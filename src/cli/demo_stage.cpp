@@ -44,7 +44,7 @@ Result<DemoSide> DemoSide::start(const std::string& name, const std::filesystem:
   run.insert(run.end(),
              {"--qmp", control, "--dirty-rate", fmt::format("{}", options.dirty_rate), "--job-rate",
               fmt::format("{}", options.job_rate), "--seed", fmt::format("{}", options.seed)});
-  if (incoming) run.insert(run.end(), {"--incoming", "tcp:127.0.0.1:0"});
+  if (incoming) run.insert(run.end(), {"--incoming", "tcp:127.0.0.1:0", "--prealloc"});
   HANDOVER_ASSIGN(side.machine_,
                   ChildProcess::start(run, {.name = fmt::format("the {} machine", name),
                                             .stderr_path = (folder / fmt::format("{}.log", name)).string()}));

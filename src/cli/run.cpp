@@ -190,6 +190,8 @@ void add_run(CLI::App& app, int& exit_code) {
       ->transform(size_in({.least = 1 * MiB, .most = 16384 * GiB, .multiple_of = kPageSize, .example = "1G"}))
       ->default_str("256M");
   command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
+  command->add_flag("--prealloc", options->config.prealloc,
+                    "take all RAM from the host at the start; a destination then loads faster");
   command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME; may be repeated")
       ->take_all();
   command->add_option(

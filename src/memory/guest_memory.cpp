@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -68,6 +69,17 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, boo
   if (size > low) memory->ranges_.push_back({Gpa{kHoleEnd}, size - low, block.get(), low});
   memory->blocks_.push_back(std::move(block));
   return memory;
+}
+
+Status GuestMemory::allocate() {
+  for (const auto& block : blocks_) {
+    if (::madvise(block->data(), block->size(), MADV_POPULATE_WRITE) == 0) continue;
+    // Before Linux 5.14 the file can be filled, if not the page table.
+    if (errno != EINVAL || ::fallocate(block->fd(), 0, 0, static_cast<off_t>(block->size())) != 0)
+      return fail_errno(errno, "the host cannot give {} bytes for RAM block `{}`", block->size(),
+                        block->name());
+  }
+  return {};
 }
 
 RamBlock* GuestMemory::find_block(std::string_view name) const {

@@ -44,6 +44,7 @@ Status Source::Impl::check_alive() const {
 
 Status Source::Impl::setup() {
   HANDOVER_TRACE(phase, "setup");
+  note([&](Statistics& all) { all.remaining = machine.memory().size(); });
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
 

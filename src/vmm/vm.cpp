@@ -42,6 +42,7 @@ struct Vm::Impl {
 Status Vm::Impl::make(const CancelToken& cancel) {
   HANDOVER_TRY(config.check());
   HANDOVER_ASSIGN(memory, GuestMemory::create(config.memory, config.huge_pages));
+  if (config.prealloc) HANDOVER_TRY(memory->allocate());
   bus = std::make_unique<AddressSpace>(*memory);
   pci = std::make_unique<PciBus>(*bus);
   HANDOVER_ASSIGN(vcpu, synthetic::SyntheticVcpu::create(0, *memory, *bus, config.guest,

@@ -42,6 +42,7 @@ Result<DeviceOptions> parse_device_option(std::string_view text);
 struct VmConfig {
   std::uint64_t memory = 256 * MiB;
   bool huge_pages = false;
+  bool prealloc = false;  ///< take all RAM from the host at the start
   std::vector<DeviceOptions> devices;
   GuestOptions guest;
   bool incoming = false;  ///< wait for a migration (run state inmigrate) instead of a start (prelaunch)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -125,6 +126,20 @@ TEST(RamBlock, IsSharedThroughItsDescriptor) {
   auto other = Mapping::shared(block->fd(), kPageSize, kPageSize, PROT_READ).value();
   block->page(1)[17] = std::byte{0x42};
   EXPECT_EQ(other.data()[17], std::byte{0x42});
+}
+
+TEST(GuestMemory, AllocatedMemoryIsThereAndStillZero) {
+  auto memory = GuestMemory::create(MiB).value();
+  const int fd = memory->blocks()[0]->fd();
+  struct stat before{};
+  struct stat after{};
+  ASSERT_EQ(::fstat(fd, &before), 0);
+  ASSERT_TRUE(memory->allocate());
+  ASSERT_EQ(::fstat(fd, &after), 0);
+  EXPECT_EQ(before.st_blocks, 0);
+  EXPECT_GE(after.st_blocks * 512, static_cast<off_t>(MiB));
+  for (auto byte : memory->at(Gpa{0}, MiB))
+    ASSERT_EQ(byte, std::byte{0});
 }
 
 }  // namespace
