@@ -1,11 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/interrupts.h"
 #include "cli/migration_progress.h"
 #include "cli/migration_watch.h"
+#include "cli/size_option.h"
 #include "control/qmp_client.h"
 #include "handover/base/log.h"
 #include "handover/channel/address.h"
@@ -133,6 +135,7 @@ Status migrate(const MigrateOptions& options) {
 
 void add_migrate(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<MigrateOptions>();
+  const SizeRange rate{.most = std::numeric_limits<std::uint64_t>::max(), .example = "200M"};
   auto* command =
       app.add_subcommand("migrate", "Move a running machine to another host, or save it to a file");
   command->add_option("--qmp", options->qmp, "QMP socket of the machine")->required()->type_name("PATH");
@@ -146,14 +149,14 @@ void add_migrate(CLI::App& app, int& exit_code) {
   command
       ->add_option("--max-bandwidth", options->max_bandwidth,
                    "bytes a second while the guest runs; 0: no limit")
-      ->transform(CLI::AsSizeValue(false));
+      ->transform(size_in(rate));
   command
       ->add_option("--downtime-limit", options->downtime_limit, "how long the guest may stand still, in ms")
       ->check(CLI::Range(0, 2'000'000));
   command
       ->add_option("--avail-switchover-bandwidth", options->avail_switchover_bandwidth,
                    "bytes a second to count on for the switchover; 0: what was measured")
-      ->transform(CLI::AsSizeValue(false));
+      ->transform(size_in(rate));
   command->add_flag("--no-return-path", options->no_return_path,
                     "do without the destination's answers; nobody then knows whether it loaded everything");
   command->add_flag("--pause-before-switchover", options->pause_before_switchover,
