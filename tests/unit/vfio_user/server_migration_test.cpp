@@ -160,7 +160,7 @@ TEST_F(ServerMigration, NothingOfAClientIsLeftForTheNext) {
     EXPECT_EQ(take_events(eventfd), 1u);
   }
   ASSERT_TRUE(idle());
-  EXPECT_EQ(open_fds(), before);
+  EXPECT_TRUE(eventually([&] { return open_fds() == before; }));
   std::byte byte[1] = {};
   EXPECT_FALSE(toy_->bus().dma_write(Iova{0}, byte));
   toy_->bus().trigger_irq(vfio::kIrqMsix, 0);

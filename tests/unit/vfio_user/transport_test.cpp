@@ -124,7 +124,7 @@ TEST(Transport, DescriptorsOfAMessageThatNobodyReadsAreClosed) {
     FrameReader reader(32);  // too small: the message is refused
     EXPECT_FALSE(reader.read(pair.b.get()));
   }
-  EXPECT_EQ(open_fds(), before);
+  EXPECT_TRUE(eventually([&] { return open_fds() == before; }));
 }
 
 TEST(Transport, StaleSocketFileIsReplacedAndALiveOneIsNot) {
