@@ -9,6 +9,7 @@
 #include "cli/demo_stage.h"
 #include "cli/interrupts.h"
 #include "cli/migration_watch.h"
+#include "cli/size_option.h"
 #include "handover/base/units.h"
 
 namespace handover::cli {
@@ -123,28 +124,28 @@ void add_demo(CLI::App& app, int& exit_code) {
   options->work_before_s = 3;
   options->work_after_s = 2;
   options->downtime_limit_ms = 300;
-  const CLI::AsSizeValue sizes(false);
-  command->add_option("--memory", options->memory, "guest RAM")->transform(sizes)->default_str("1G");
+  const SizeRange any{.least = 0, .most = UINT64_MAX};
+  command->add_option("--memory", options->memory, "guest RAM")->transform(size_in(any))->default_str("1G");
   command->add_option("--device-memory", options->device_memory, "memory of each device")
-      ->transform(sizes)
+      ->transform(size_in(any))
       ->default_str("256M");
   command->add_option("--devices", options->devices, "accelerators")
       ->check(CLI::Range(1, 8))
       ->capture_default_str();
   command->add_option("--dirty-rate", options->dirty_rate, "bytes a second that the guest writes")
-      ->transform(sizes)
+      ->transform(size_in(any))
       ->default_str("200M");
   command->add_option("--job-rate", options->job_rate, "jobs a second for each device")
       ->capture_default_str();
   command->add_option("--seed", options->seed, "of everything the guest writes")->capture_default_str();
   command->add_option("--before", options->work_before_s, "seconds of work before the migration")
-      ->check(CLI::Range(0, 3600))
+      ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   command->add_option("--after", options->work_after_s, "seconds of work after it")
-      ->check(CLI::Range(0, 3600))
+      ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   command->add_option("--max-bandwidth", options->max_bandwidth, "bytes a second; 0: no limit")
-      ->transform(sizes)
+      ->transform(size_in(any))
       ->capture_default_str();
   command->add_option("--downtime-limit", options->downtime_limit_ms, "milliseconds")->capture_default_str();
   command->add_option("--json", options->json_path, "write the figures to this file too");

@@ -3,14 +3,19 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 
 namespace handover::cli {
 
-void exit_with_parent() {
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-  // The parent may have ended before the request: then init, or a subreaper, has taken this process over.
-  if (::getppid() == 1) ::raise(SIGTERM);
+Status exit_with_parent() {
+  const pid_t parent = ::getppid();
+  if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
+    return fail_errno(errno, "cannot ask to be ended with the parent process");
+  // It may have ended before the request: init, or a subreaper, is the parent then.
+  if (parent == 1 || ::getppid() != parent)
+    return fail(Errc::cancelled, "the parent process has ended already");
+  return {};
 }
 
 }  // namespace handover::cli

@@ -18,11 +18,19 @@ int main(int argc, char** argv) {
       ->each([](const std::string& name) { log::set_level(name); });
 
   int exit_code = 0;
-  cli::add_inspect(app, exit_code);
+  cli::add_run(app, exit_code);
+  cli::add_serve(app, exit_code);
   cli::add_migrate(app, exit_code);
   cli::add_resolve(app, exit_code);
   cli::add_query(app, exit_code);
-  cli::add_serve(app, exit_code);
+  cli::add_inspect(app, exit_code);
+  cli::add_demo(app, exit_code);
+  // CLI11 would only say that a subcommand is missing.
+  if (argc > 1 && argv[1][0] != '-' &&
+      app.get_subcommands([&](const CLI::App* known) { return known->check_name(argv[1]); }).empty()) {
+    fmt::print(stderr, "handover: there is no subcommand `{}`; `handover --help` lists them\n", argv[1]);
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

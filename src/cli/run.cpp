@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/exit_with_parent.h"
+#include "cli/size_option.h"
 #include "control/machine_control.h"
 #include "handover/base/log.h"
 #include "handover/vmm/vm.h"
@@ -169,8 +170,10 @@ int run_machine(RunOptions options) {
     fmt::print(stderr, "handover run: {}\n", complete_now.error().to_string());
     return 2;
   }
-  if (options.with_parent) exit_with_parent();
-  auto ended = RunSession(std::move(options)).run();
+  auto ended = [&]() -> Result<int> {
+    if (options.with_parent) HANDOVER_TRY(exit_with_parent());
+    return RunSession(std::move(options)).run();
+  }();
   if (ended) return *ended;
   fmt::print(stderr, "handover run: {}\n", ended.error().to_string());
   return 1;
@@ -182,10 +185,10 @@ void add_run(CLI::App& app, int& exit_code) {
   auto* command = app.add_subcommand("run", "Run a machine with a synthetic guest and vfio-user devices");
   auto options = std::make_shared<RunOptions>();
   auto& guest = options->config.guest;
-  const CLI::AsSizeValue sizes(false);
+  const SizeRange any{.least = 0, .most = UINT64_MAX};
   command->add_option("-m,--memory", options->config.memory, "guest RAM, such as 1G")
-      ->transform(sizes)
-      ->capture_default_str();
+      ->transform(size_in({.least = 1 * MiB, .most = 16384 * GiB, .multiple_of = kPageSize, .example = "1G"}))
+      ->default_str("256M");
   command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
   command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME; may be repeated")
       ->take_all();
@@ -196,10 +199,10 @@ void add_run(CLI::App& app, int& exit_code) {
   command->add_option("--qmp", options->qmp, "control socket to make at this path");
   command->add_flag("-S,--paused", options->paused, "do not start the guest");
   command->add_option("--working-set", guest.working_set, "memory that the guest writes; 0: most of it")
-      ->transform(sizes);
+      ->transform(size_in(any));
   command->add_option("--dirty-rate", guest.dirty_rate, "bytes a second that the guest writes")
-      ->transform(sizes)
-      ->capture_default_str();
+      ->transform(size_in(any))
+      ->default_str("64M");
   command->add_option("--job-rate", guest.job_rate, "device jobs a second, for each device")
       ->capture_default_str();
   command->add_option("--seed", guest.seed, "of everything the guest writes")->capture_default_str();

@@ -1,14 +1,11 @@
 #include <poll.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/exit_with_parent.h"
 #include "cli/interrupts.h"
 #include "cli/size_option.h"
 #include "devices/accelerator/accelerator.h"
@@ -22,22 +19,13 @@ namespace {
 struct Choices {
   std::string socket;
   std::uint64_t memory = 256 * MiB;
-  bool exit_with_parent = false;
+  bool with_parent = false;
 };
 
-// The kernel sends the signal when the thread that started this process ends.
-Status end_with_parent(pid_t parent) {
-  if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
-    return fail_errno(errno, "cannot ask to be ended with the parent process");
-  if (::getppid() != parent) return fail(Errc::cancelled, "the parent process has ended already");
-  return {};
-}
-
 Status serve_accelerator(const Choices& choices) {
-  const pid_t parent = ::getppid();
   // Before the loop's and the device's threads, which must not take the signals.
   HANDOVER_ASSIGN(const auto interrupts, Interrupts::watch());
-  if (choices.exit_with_parent) HANDOVER_TRY(end_with_parent(parent));
+  if (choices.with_parent) HANDOVER_TRY(exit_with_parent());
 
   HANDOVER_ASSIGN(const auto device, accelerator::Accelerator::create({.memory_size = choices.memory}));
   EventLoop loop("device");
@@ -71,7 +59,7 @@ void add_serve(CLI::App& app, int& exit_code) {
           {.least = accelerator::kMinMemory, .most = accelerator::kMaxMemory, .multiple_of = kPageSize}))
       ->type_name("SIZE")
       ->default_str("256M");
-  command->add_flag("--exit-with-parent", choices->exit_with_parent,
+  command->add_flag("--exit-with-parent", choices->with_parent,
                     "end when the process that started this one ends");
   command->callback([choices, &exit_code] {
     auto done = serve_accelerator(*choices);

@@ -10,7 +10,7 @@ namespace handover::control {
 using nlohmann::json;
 
 struct MachineControl::Impl {
-  explicit Impl(MachineControlOptions with) : options(std::move(with)) {}
+  Impl(EventLoop& on, MachineControlOptions with) : loop(on), options(std::move(with)) {}
 
   // The server comes after the controller that speaks through it and goes before it.
   void emit(std::string_view name, json data) {
@@ -32,6 +32,7 @@ struct MachineControl::Impl {
 
   void add_commands(CommandTable& commands);
 
+  EventLoop& loop;
   MachineControlOptions options;
   std::unique_ptr<MigrationController> controller;
   std::mutex mutex;  // guards `server`; held only while an event is queued
@@ -49,7 +50,8 @@ void MachineControl::Impl::add_commands(CommandTable& commands) {
                              "with x-handover-resolve before it ends"));
     reply.done({});
     emit("SHUTDOWN", {{"guest", false}, {"reason", "host-qmp-quit"}});
-    quit(0);
+    // Behind the answer and the event, which are in the loop's queue now: the end must not overtake them.
+    loop.post([this] { quit(0); });
   });
   if (options.guest_report)
     commands.add("x-handover-guest", [&loop = options.machine.loop(), report = options.guest_report](
@@ -68,7 +70,7 @@ void MachineControl::Impl::add_commands(CommandTable& commands) {
 
 Result<std::unique_ptr<MachineControl>> MachineControl::create(EventLoop& loop,
                                                                MachineControlOptions options) {
-  auto impl = std::make_shared<Impl>(std::move(options));
+  auto impl = std::make_shared<Impl>(loop, std::move(options));
   auto& with = impl->options;
   impl->controller = std::make_unique<MigrationController>(
       with.machine, with.ram, with.blockers,

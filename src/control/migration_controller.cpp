@@ -111,12 +111,17 @@ Status MigrationController::start_incoming(const Address& from, bool exit_on_err
   options.capabilities = capabilities_;
   options.start_paused = options_.incoming_paused;
   options.on_status = status_observer(capabilities_.events, [this, exit_on_error](MigrationStatus status) {
-    if (status == MigrationStatus::failed && exit_on_error && options_.incoming_failed)
-      options_.incoming_failed();
+    if (status == MigrationStatus::failed)
+      worker_.post([this, exit_on_error] { incoming_failed(exit_on_error); });
   });
   destination_ = std::make_unique<Destination>(machine_, std::move(options));
   destination_->start(std::move(listener));
   return {};
+}
+
+void MigrationController::incoming_failed(bool exit_on_error) {
+  if (destination_) log::error("the incoming migration failed: {}", destination_->error());
+  if (exit_on_error && !closed_ && options_.incoming_failed) options_.incoming_failed();
 }
 
 void MigrationController::incoming(const Address& from, bool exit_on_error, Reply reply) {

@@ -68,6 +68,7 @@ class MigrationController {
   Status check_may_migrate() const;
   Status start_outgoing(Address to);
   Status start_incoming(const Address& from, bool exit_on_error);
+  void incoming_failed(bool exit_on_error);
   Status cancel_now();
   std::function<void(MigrationStatus)> status_observer(bool events,
                                                        std::function<void(MigrationStatus)> also);

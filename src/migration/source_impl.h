@@ -45,7 +45,7 @@ struct Source::Impl {
   void finish(MigrationStatus final_status);
 
   Status pass(bool& all_quiet);
-  Result<Pending> pending(bool exact);
+  Status ask_pending(bool exact);
   Status wait_for_continue();
   Status give_up();
   Status check_alive() const;
@@ -78,6 +78,8 @@ struct Source::Impl {
   Convergence convergence;
   GlobalState global_state;
   std::vector<Entry> entries;
+  std::vector<Pending> left;      // by section id, as last asked
+  std::uint64_t can_precopy = 0;  // the sum of it that can move while the machine runs
   bool has_peer = true;
   bool have_stopped_machine = false;
   RunState state_before = RunState::running;

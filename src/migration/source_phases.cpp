@@ -61,29 +61,31 @@ Status Source::Impl::setup() {
   return {};
 }
 
-Result<Pending> Source::Impl::pending(bool exact) {
+Status Source::Impl::ask_pending(bool exact) {
+  left.assign(entries.size(), {});
   Pending sum;
   for (const auto& entry : entries) {
     if (!entry.item->is_live()) continue;
-    HANDOVER_ASSIGN_CONTEXT(auto one, entry.item->pending(exact), "asking {} what is left",
+    HANDOVER_ASSIGN_CONTEXT(left[entry.id], entry.item->pending(exact), "asking {} what is left",
                             entry.item->display_name());
-    sum.must_stop += one.must_stop;
-    sum.can_precopy += one.can_precopy;
-    sum.hold_switchover |= one.hold_switchover;
-    note([&](Statistics& all) { all.items[entry.id].pending_bytes = one.total(); });
+    sum.must_stop += left[entry.id].must_stop;
+    sum.can_precopy += left[entry.id].can_precopy;
   }
   const auto parameters = current_parameters();
   note([&](Statistics& all) {
+    for (const auto& entry : entries)
+      all.items[entry.id].pending_bytes = left[entry.id].total();
     all.remaining = sum.total();
     all.throughput = convergence.bandwidth();
-    all.expected_downtime_ms = std::max(0.0, convergence.expected_downtime_ms(sum, parameters));
+    all.expected_downtime_ms = std::max(0.0, convergence.expected_downtime_ms(left, parameters));
   });
+  can_precopy = sum.can_precopy;
   if (exact) {
     const auto count = ram.sync_count();
     HANDOVER_TRACE(dirty_sync, count, sum.can_precopy, sum.must_stop);
     if (count > 1 && options.on_pass) options.on_pass(count);
   }
-  return sum;
+  return {};
 }
 
 Status Source::Impl::pass(bool& all_quiet) {
@@ -108,7 +110,7 @@ Status Source::Impl::pass(bool& all_quiet) {
 
     const auto bytes = writer->position() - before;
     limiter.count(bytes);
-    convergence.sent(bytes, Clock::now() - begin);
+    convergence.sent(entry.id, bytes, Clock::now() - begin);
     account(entry, Phase::precopy, bytes);
     if (outcome == Iterated::more) all_quiet = false;
   }
@@ -123,14 +125,14 @@ Status Source::Impl::iterate() {
     bool all_quiet = false;
     HANDOVER_TRY(pass(all_quiet));
     if (all_quiet) convergence.settle();
-    HANDOVER_ASSIGN(auto left, pending(false));
+    HANDOVER_TRY(ask_pending(false));
     const auto parameters = current_parameters();
     if (!all_quiet && !convergence.fits(left, parameters)) continue;
     // The cheap figures say that it fits, or everything known has gone out: now ask what was written
     // meanwhile.
-    HANDOVER_ASSIGN(left, pending(true));
+    HANDOVER_TRY(ask_pending(true));
     if (convergence.fits(left, parameters)) return {};
-    if (!all_quiet || left.can_precopy > 0) continue;
+    if (!all_quiet || can_precopy > 0) continue;
     // Nothing can move now, and something holds the switchover: do not spin.
     auto pause = wait_fd(-1, 0, cancel.token(), Clock::now() + kQuietPause);
     if (!pause && pause.error().code() != Errc::timeout) return std::unexpected(std::move(pause).error());

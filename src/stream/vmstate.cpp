@@ -20,7 +20,8 @@ std::size_t count_of(const Field& field, const void* object) {
 
 /// The name of the subsection that comes next and belongs to `owner`; nothing if none does.
 ///
-/// A name that does not begin with the owner's belongs to an enclosing description.
+/// A name that does not begin with the owner's belongs to an enclosing description.  There may be no name at
+/// all: the next field of an enclosing description may begin with the same byte as a subsection.
 Result<std::optional<std::string>> next_subsection(StreamReader& in, const std::string& owner) {
   HANDOVER_ASSIGN(auto marker, in.peek(1));
   if (marker.empty() || marker[0] != std::byte{static_cast<std::uint8_t>(stream::Record::subsection)})
@@ -30,9 +31,7 @@ Result<std::optional<std::string>> next_subsection(StreamReader& in, const std::
   const auto length = std::to_integer<std::size_t>(head[1]);
   if (length < owner.size() + 1) return std::nullopt;
   HANDOVER_ASSIGN(auto whole, in.peek(2 + length));
-  if (whole.size() < 2 + length)
-    return fail(Errc::closed, "the stream ends at offset {} in the name of a subsection",
-                in.offset() + whole.size());
+  if (whole.size() < 2 + length) return std::nullopt;
   std::string name(reinterpret_cast<const char*>(whole.data()) + 2, length);
   if (!name.starts_with(owner)) return std::nullopt;
   return name;

@@ -158,7 +158,8 @@ Status DeviceMigration::load_data(StreamReader& in, std::uint64_t bytes) {
   while (bytes > 0) {
     const auto part = std::span(buffer_.get(), std::min<std::uint64_t>(bytes, most));
     HANDOVER_TRY(in.bytes(part));
-    HANDOVER_TRY_CONTEXT(protocol->write(part), "loading the state of device `{}`", device_.id());
+    HANDOVER_TRY_CONTEXT(protocol->write(part),
+                         "loading the state of device `{}` (the device's own log says more)", device_.id());
     HANDOVER_TRACE(device_buffer_loaded, device_.id().c_str(), part.size());
     bytes -= part.size();
     bytes_ += part.size();

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "handover/memory/guest_race.h"
+#include "vfio_user/dma/guarded_copy.h"
 
 namespace handover::vmm {
 namespace {
@@ -49,9 +50,11 @@ void AddressSpace::read(Gpa at, std::span<std::byte> to) {
   while (!to.empty()) {
     const Piece piece = locate(at.value, to.size());
     const auto part = to.first(piece.length);
-    if (piece.bytes) {
+    if (piece.ram) {
       const GuestRace race;
       std::memcpy(part.data(), piece.bytes, part.size());
+    } else if (piece.bytes) {
+      if (!vfio_user::guarded_read(part, piece.bytes)) std::ranges::fill(part, std::byte{0xff});
     } else if (piece.window) {
       piece.window->handler->read(piece.offset, part);
     } else {
@@ -66,12 +69,14 @@ void AddressSpace::write(Gpa at, std::span<const std::byte> from) {
   while (!from.empty()) {
     const Piece piece = locate(at.value, from.size());
     const auto part = from.first(piece.length);
-    if (piece.bytes) {
+    if (piece.ram) {
       {
         const GuestRace race;
         std::memcpy(piece.bytes, part.data(), part.size());
       }
-      if (piece.ram) memory_.mark_written(at, part.size());
+      memory_.mark_written(at, part.size());
+    } else if (piece.bytes) {
+      vfio_user::guarded_write(piece.bytes, part);  // where it fails there is nothing to write to
     } else if (piece.window) {
       piece.window->handler->write(piece.offset, part);
     }

@@ -51,7 +51,8 @@ class AddressSpace {
 
   /// `owner` only names the windows for remove_windows().
   void add_window(const void* owner, Gpa start, std::uint64_t size, MmioHandler& handler);
-  /// A window whose bytes are memory of this process; `bytes` stays mapped until it is removed.
+  /// A window whose bytes are mapped into this process and stay so until it is removed.  The file behind them
+  /// may be another process's: where it has been cut short, nothing answers.
   void add_direct_window(const void* owner, Gpa start, std::span<std::byte> bytes);
   void remove_windows(const void* owner);
 

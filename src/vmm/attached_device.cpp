@@ -1,7 +1,5 @@
 #include "vmm/attached_device.h"
 
-#include "handover/base/log.h"
-
 namespace handover::vmm {
 
 std::string pci_path(std::uint32_t slot) {
@@ -30,8 +28,9 @@ Result<std::unique_ptr<AttachedDevice>> AttachedDevice::attach(std::unique_ptr<v
 }
 
 void AttachedDevice::lost(const std::string& id, const std::string& reason) {
-  log::warn("device `{}` is lost ({}); the guest goes on without it", id, reason);
-  auto hold = blockers_.add(fmt::format("device `{}` is lost ({})", id, reason));
+  // Most reasons name the device already.
+  const bool named = reason.find("`" + id + "`") != std::string::npos;
+  auto hold = blockers_.add(named ? reason : fmt::format("device `{}` is lost ({})", id, reason));
   std::lock_guard lock(lost_mutex_);
   lost_hold_ = std::move(hold);
 }

@@ -171,10 +171,10 @@ std::vector<DeviceStatus> Vm::devices() const {
   return all;
 }
 
-Result<VerifyReport> Vm::verify(std::chrono::milliseconds timeout) {
+Result<VerifyReport> Vm::verify(std::chrono::milliseconds timeout, const CancelToken& cancel) {
   if (impl_->machine->state() == RunState::inmigrate)
     return fail(Errc::state, "the machine waits for its state; there is nothing to verify yet");
-  return impl_->vcpu->verify(timeout);
+  return impl_->vcpu->verify(timeout, cancel);
 }
 
 }  // namespace handover::vmm

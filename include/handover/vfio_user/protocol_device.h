@@ -54,7 +54,8 @@ struct RegionInfoReply {
   /// Walks the capability chain if kRegionCaps says that there is one: offsets must go forward and stay
   /// inside the payload.  Unknown capabilities are skipped.
   static Result<RegionInfoReply> decode(std::span<const std::byte> payload);
-  /// Sets argsz, cap_offset and kRegionCaps from the capabilities that are there.
+  /// Sets cap_offset and kRegionCaps from the capabilities that are there, and argsz to at least their size
+  /// (a first reply says more: what the second one will need).
   void encode(NativeWriter& out) const;
   std::size_t encoded_size() const;
 };

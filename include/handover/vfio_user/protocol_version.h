@@ -18,18 +18,22 @@ inline constexpr int kMaxVersionDepth = 16;
 /// QEMU 11.1 refuses a VERSION reply longer than its own request, header included.
 inline constexpr std::size_t kMaxVersionReply = 214;
 
+// Not nested in Capabilities: there Clang takes them for not default-constructible until that is complete.
+struct TwinSocketCapability {
+  bool supported = false;
+  std::optional<std::uint64_t> fd_index;  ///< replies only
+  bool operator==(const TwinSocketCapability&) const = default;
+};
+struct MigrationCapability {
+  std::optional<std::uint64_t> pgsize;
+  std::optional<std::uint64_t> max_bitmap_size;
+  bool operator==(const MigrationCapability&) const = default;
+};
+
 /// The version JSON.  Absent keys have the specification's defaults.
 struct Capabilities {
-  struct TwinSocket {
-    bool supported = false;
-    std::optional<std::uint64_t> fd_index;  ///< replies only
-    bool operator==(const TwinSocket&) const = default;
-  };
-  struct Migration {
-    std::optional<std::uint64_t> pgsize;
-    std::optional<std::uint64_t> max_bitmap_size;
-    bool operator==(const Migration&) const = default;
-  };
+  using TwinSocket = TwinSocketCapability;
+  using Migration = MigrationCapability;
   static constexpr std::uint64_t kDefaultTransfer = 1048576;
   static constexpr std::uint64_t kDefaultDmaMaps = 65535;
   static constexpr std::uint64_t kDefaultPageSizes = 4096;

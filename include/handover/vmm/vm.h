@@ -65,7 +65,7 @@ class Vm {
   std::vector<DeviceStatus> devices() const;
   /// Lets the guest check all of its memory and all that its devices hold; if the machine stands still, its
   /// memory alone.  Errc::mismatch: something is wrong, and the sentence says where.
-  Result<VerifyReport> verify(std::chrono::milliseconds timeout);
+  Result<VerifyReport> verify(std::chrono::milliseconds timeout, const CancelToken& cancel = {});
 
  private:
   struct Impl;

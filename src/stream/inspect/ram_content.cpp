@@ -1,6 +1,6 @@
 #include "stream/inspect/ram_content.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "stream/inspect/sha256.h"
 
@@ -17,8 +17,8 @@ Result<RamContent> RamContent::make(std::uint64_t length) {
 void RamContent::clear(std::uint64_t offset, std::uint64_t size) {
   const auto bytes = page(offset, size);
   // Writing zeros over zeros would make the page resident.
-  if (std::ranges::any_of(bytes, [](std::byte one) { return one != std::byte{0}; }))
-    std::ranges::fill(bytes, std::byte{0});
+  const bool zero = bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, size - 1) == 0;
+  if (!zero) std::memset(bytes.data(), 0, size);
 }
 
 std::string RamContent::sha256() const {

@@ -70,7 +70,8 @@ Status ClientDmaLog::fetch_mapping(const vfio::DmaMapping& mapping) {
   auto fetched = fetch(whole);
   if (!fetched && connection_.lost()) return fetched;
   if (!fetched) {
-    log::warn("{}; all of it counts as written", fetched.error().to_string());
+    log::warn("no dirty report of [{:#x}, +{:#x}), so all of it counts as written: {}", whole.start.value,
+              whole.size, fetched.error().to_string());
     keep_all(whole);
   }
   return {};

@@ -71,7 +71,7 @@ std::size_t RegionInfoReply::encoded_size() const {
 void RegionInfoReply::encode(NativeWriter& out) const {
   const auto start = out.size();
   auto whole = head;
-  whole.argsz = static_cast<std::uint32_t>(encoded_size());
+  whole.argsz = std::max(head.argsz, static_cast<std::uint32_t>(encoded_size()));
   whole.cap_offset = type || sparse ? kRegionInfoSize : 0;
   whole.flags = (head.flags & ~vfio::kRegionCaps) | (type || sparse ? vfio::kRegionCaps : 0);
   protocol::encode(out, whole);

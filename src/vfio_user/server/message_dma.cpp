@@ -78,7 +78,7 @@ Status MessageDma::exchange(Request& request, std::span<const std::byte> data) {
   Header header;
   header.id = id;
   header.command = static_cast<std::uint16_t>(request.command);
-  loop_.post([self = shared_from_this(), id, header, bytes = builder.finish(header)]() mutable {
+  loop_.post([self = shared_from_this(), id, bytes = builder.finish(header)]() mutable {
     {
       // The question may have been given up since.
       std::lock_guard inner(self->mutex_);

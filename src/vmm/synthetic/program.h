@@ -14,6 +14,15 @@
 
 namespace handover::vmm::synthetic {
 
+/// How far a verification has come.
+struct VerificationState {
+  std::uint64_t next_page = 0;
+  std::uint32_t device = 0;
+  AcceleratorDriver::Verification of_device;
+  bool done = false;
+  VerifyReport report;
+};
+
 /// The synthetic guest's program: a state machine that goes one short step at a time.
 ///
 /// Registers and guest memory are its whole state, so between two steps it can be stopped, moved and gone on
@@ -40,14 +49,6 @@ class Program {
   Result<VerifyReport> check_memory() const;
 
  private:
-  struct VerificationState {
-    std::uint64_t next_page = 0;
-    std::uint32_t device = 0;
-    AcceleratorDriver::Verification of_device;
-    bool done = false;
-    VerifyReport report;
-  };
-
   Status boot();
   Status take_interrupts();
   Status drive_devices(std::uint64_t elapsed);

@@ -170,7 +170,12 @@ void SyntheticVcpu::handle_verification() {
   changed_.notify_all();
 }
 
-Result<VerifyReport> SyntheticVcpu::verify(std::chrono::milliseconds timeout) {
+Result<VerifyReport> SyntheticVcpu::verify(std::chrono::milliseconds timeout, const CancelToken& cancel) {
+  // Made before the lock is taken: it takes it itself, on the thread that cancels.
+  const std::stop_callback wake(cancel.stop(), [this] {
+    { std::lock_guard held(mutex_); }
+    changed_.notify_all();
+  });
   const auto deadline = Clock::now() + timeout;
   std::unique_lock lock(mutex_);
   if (!panic_.empty()) return fail(Errc::mismatch, "the guest has panicked: {}", panic_);
@@ -180,10 +185,11 @@ Result<VerifyReport> SyntheticVcpu::verify(std::chrono::milliseconds timeout) {
   verify_result_.reset();
   verify_changed_ = true;
   const bool finished =
-      changed_.wait_until(lock, deadline, [this] { return verify_ == Verify::finished || quit_; });
+      changed_.wait_until(lock, deadline, [&] { return verify_ == Verify::finished || quit_ || cancel.cancelled(); });
   verify_ = Verify::none;
   if (verify_result_) return *std::exchange(verify_result_, std::nullopt);
   verify_changed_ = true;
+  HANDOVER_TRY(cancel.check());
   if (finished) return fail(Errc::cancelled, "{} was shut down while it was verified", name());
   return fail(Errc::timeout,
               "{} was not verified within {} ms; is the machine running, are its devices answering?", name(),

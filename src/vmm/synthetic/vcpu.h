@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "handover/base/cancel.h"
 #include "handover/machine/vcpu.h"
 #include "handover/vmm/vm_config.h"
 #include "vmm/interrupt_sink.h"
@@ -44,7 +45,7 @@ class SyntheticVcpu final : public Vcpu, public InterruptSink {
   GuestReport report() const;
   /// Any thread but this CPU's.  A running guest finishes its jobs and checks everything; of a paused one the
   /// memory is checked.  Fails with Errc::mismatch (the running guest has panicked then), timeout, or state.
-  Result<VerifyReport> verify(std::chrono::milliseconds timeout);
+  Result<VerifyReport> verify(std::chrono::milliseconds timeout, const CancelToken& cancel = {});
 
  private:
   // The registers as section `synthetic-vcpu`.

@@ -2,54 +2,80 @@
 
 #include <gtest/gtest.h>
 
+#include <initializer_list>
+
 namespace handover {
 namespace {
 
 using Seconds = Convergence::Seconds;
 
-TEST(Convergence, WithoutABandwidthOnlyNothingLeftFits) {
+constexpr std::size_t kRam = 0;
+constexpr std::size_t kDevice = 1;
+
+bool fits(const Convergence& convergence, std::initializer_list<Pending> pending,
+          const Parameters& parameters = {}) {
+  return convergence.fits(std::vector(pending), parameters);
+}
+
+TEST(Convergence, WithoutARateOnlyNothingLeftFits) {
   Convergence convergence;
-  EXPECT_TRUE(convergence.fits(Pending{}, Parameters{}));
-  EXPECT_FALSE(convergence.fits(Pending{.can_precopy = 1}, Parameters{}));
-  EXPECT_LT(convergence.expected_downtime_ms(Pending{.must_stop = 1}, Parameters{}), 0);
+  EXPECT_TRUE(fits(convergence, {Pending{}}));
+  EXPECT_FALSE(fits(convergence, {Pending{.can_precopy = 1}}));
+  EXPECT_LT(convergence.expected_downtime_ms(std::vector{Pending{.must_stop = 1}}, {}), 0);
 }
 
 TEST(Convergence, WhatIsLeftIsHeldAgainstTheDowntimeLimit) {
   Convergence convergence;
-  convergence.sent(100'000'000, Seconds{0.1});  // 1 GB/s
-  Parameters parameters{.downtime_limit_ms = 300};
+  convergence.sent(kRam, 100'000'000, Seconds{0.1});  // 1 GB/s
+  const Parameters parameters{.downtime_limit_ms = 300};
   EXPECT_DOUBLE_EQ(convergence.bandwidth(), 1e9);
-  EXPECT_TRUE(convergence.fits(Pending{.must_stop = 100'000'000, .can_precopy = 200'000'000}, parameters));
-  EXPECT_FALSE(convergence.fits(Pending{.must_stop = 100'000'001, .can_precopy = 200'000'000}, parameters));
+  EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 100'000'000, .can_precopy = 200'000'000}}, parameters));
+  EXPECT_FALSE(
+      fits(convergence, {Pending{.must_stop = 100'000'001, .can_precopy = 200'000'000}}, parameters));
+}
+
+TEST(Convergence, ASlowDeviceCountsAtItsOwnRate) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});
+  convergence.sent(kDevice, 100'000'000, Seconds{1});
+  const std::vector left{Pending{.can_precopy = 100'000'000}, Pending{.must_stop = 50'000'000}};
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 100 + 500);
+}
+
+TEST(Convergence, AnItemThatWasNotMeasuredCountsAtTheCommonRate) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});
+  const std::vector left{Pending{}, Pending{.must_stop = 50'000'000}};
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 50);
 }
 
 // Mission C3: initial bytes hold the switchover off, however little is left.
 TEST(Convergence, AnItemThatHoldsTheSwitchoverIsObeyed) {
   Convergence convergence;
-  convergence.sent(1 << 30, Seconds{1});
-  EXPECT_FALSE(convergence.fits(Pending{.hold_switchover = true}, Parameters{}));
+  convergence.sent(kRam, 1 << 30, Seconds{1});
+  EXPECT_FALSE(fits(convergence, {Pending{}, Pending{.hold_switchover = true}}));
 }
 
 TEST(Convergence, AGivenSwitchoverBandwidthReplacesTheMeasuredOne) {
   Convergence convergence;
-  convergence.sent(1 << 30, Seconds{1});
-  Parameters parameters{.avail_switchover_bandwidth = 1000, .downtime_limit_ms = 1000};
-  EXPECT_TRUE(convergence.fits(Pending{.must_stop = 1000}, parameters));
-  EXPECT_FALSE(convergence.fits(Pending{.must_stop = 1001}, parameters));
+  convergence.sent(kRam, 1 << 30, Seconds{1});
+  const Parameters parameters{.avail_switchover_bandwidth = 1000, .downtime_limit_ms = 1000};
+  EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 1000}}, parameters));
+  EXPECT_FALSE(fits(convergence, {Pending{.must_stop = 1001}}, parameters));
 }
 
 TEST(Convergence, ASmallMachineThatHasSentEverythingNeedNotWaitForAWindow) {
   Convergence convergence;
-  convergence.sent(4096, Seconds{0.001});
+  convergence.sent(kRam, 4096, Seconds{0.001});
   EXPECT_EQ(convergence.bandwidth(), 0);
   convergence.settle();
-  EXPECT_TRUE(convergence.fits(Pending{.must_stop = 8}, Parameters{}));
+  EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 8}}));
 }
 
-TEST(Convergence, TheBandwidthFollowsTheLastWindow) {
+TEST(Convergence, TheRateFollowsTheLastWindow) {
   Convergence convergence;
-  convergence.sent(1000, Seconds{1});
-  convergence.sent(4000, Seconds{1});
+  convergence.sent(kRam, 1000, Seconds{1});
+  convergence.sent(kRam, 4000, Seconds{1});
   EXPECT_DOUBLE_EQ(convergence.bandwidth(), 4000);
 }
 

@@ -1,6 +1,8 @@
 #include "vmm/address_space.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 
@@ -85,6 +87,20 @@ TEST_F(AddressSpaceTest, RamWinsOverAWindow) {
   bus.store<std::uint32_t>(Gpa{8}, 5);
   EXPECT_EQ(bus.load<std::uint32_t>(Gpa{8}), 5u);
   EXPECT_TRUE(handler.writes.empty());
+}
+
+TEST_F(AddressSpaceTest, AFileCutShortBehindAWindowIsNoEndOfTheMachine) {
+  const UniqueFd file(::memfd_create("window", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 2 * kPageSize), 0);
+  const auto mapping = Mapping::shared(file.get(), 0, 2 * kPageSize, PROT_READ | PROT_WRITE).value();
+  bus.add_direct_window(this, window, mapping.span());
+  bus.store<std::uint32_t>(window + kPageSize, 7);
+  EXPECT_EQ(bus.load<std::uint32_t>(window + kPageSize), 7u);
+  ASSERT_EQ(::ftruncate(file.get(), kPageSize), 0);
+  EXPECT_EQ(bus.load<std::uint32_t>(window + kPageSize), 0xffffffffu);
+  bus.store<std::uint32_t>(window + kPageSize, 8);
+  bus.store<std::uint32_t>(window, 9);
+  EXPECT_EQ(bus.load<std::uint32_t>(window), 9u);
 }
 
 TEST_F(AddressSpaceTest, RemovedWindowsAreGone) {

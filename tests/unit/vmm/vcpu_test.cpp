@@ -142,6 +142,16 @@ TEST_F(VcpuTest, AVerificationThatNobodyCarriesOutTimesOut) {
   EXPECT_TRUE(cpu->verify(kPatience)) << "and the next one is carried out";
 }
 
+TEST_F(VcpuTest, AVerificationCanBeCancelled) {
+  cpu->resume();
+  CancelSource cancel;
+  cancel.cancel("enough");
+  const auto verified = cpu->verify(kPatience, cancel.token());
+  ASSERT_FALSE(verified);
+  EXPECT_EQ(verified.error().code(), Errc::cancelled);
+  EXPECT_TRUE(cpu->verify(kPatience));
+}
+
 TEST_F(VcpuTest, AGuestThatDoesNotFitIsRefused) {
   EXPECT_FALSE(SyntheticVcpu::create(0, *memory, bus, {.working_set = 16 * MiB}, 0));
   EXPECT_FALSE(SyntheticVcpu::create(0, *memory, bus, {}, 31));
