@@ -18,8 +18,10 @@ struct Unit {
 constexpr std::array kUnits = {Unit{'T', 1024 * GiB}, Unit{'G', GiB}, Unit{'M', MiB}, Unit{'K', KiB}};
 
 std::string judge(const SizeRange& range, std::string& text) {
-  const auto spelling = fmt::format("sizes from {} to {} are possible, for example {}",
-                                    size_argument(range.least), size_argument(range.most), range.example);
+  const bool bounded = range.most != std::numeric_limits<std::uint64_t>::max();
+  const auto spelling =
+      fmt::format("sizes from {}{} are possible, for example {}", size_argument(range.least),
+                  bounded ? " to " + size_argument(range.most) : " up", range.example);
   const auto size = parse_size(text);
   if (!size) return fmt::format("{}; {}", size.error().to_string(), spelling);
   if (*size < range.least || *size > range.most) return fmt::format("{} is out of range; {}", text, spelling);

@@ -307,6 +307,24 @@ TEST(Serve, AnotherMemorySizeIsRefusedAndNamedInTheServersLog) {
       << folder.text("destination.log");
 }
 
+TEST(Serve, SizesAreTakenAsPeopleTypeThem) {
+  TestFolder folder;
+  const auto ready = [&](const std::string& size) {
+    auto process = check(cli::ChildProcess::start(
+        {HANDOVER_BINARY, "serve", "accelerator", "--socket", folder.file("x.sock"), "--memory", size},
+        {.name = size, .stderr_path = folder.file("size.log")}));
+    if (const auto line = process.read_line({}, patience())) return line->substr(0, line->find(" on "));
+    return fmt::format("exit code {}", check(process.wait({}, patience())));
+  };
+  for (const char* size : {"1G", "1g", "1024M", "1GiB", "1048576K", "1073741824", "1073741824B"})
+    EXPECT_EQ(ready(size), "serving accelerator (1 GiB)") << size;
+  for (const char* size :
+       {"17G", "1023K", "1048577", "1.5G", "1X", "G", "1iB", "", "0x1000000", "99999999999T"}) {
+    EXPECT_EQ(ready(size), "exit code 2") << size;
+    EXPECT_NE(folder.text("size.log").find("from 1M to 16G"), std::string::npos) << folder.text("size.log");
+  }
+}
+
 TEST(Serve, EndsCleanlyOnEitherSignalAlsoWithAClient) {
   for (const int number : {SIGTERM, SIGINT}) {
     TestFolder folder;
