@@ -20,7 +20,8 @@ struct EventLoop::Impl {
   asio::executor_work_guard<asio::io_context::executor_type> work{context.get_executor()};
 };
 
-EventLoop::EventLoop(std::string name) : name_(std::move(name)), impl_(std::make_unique<Impl>()) {}
+EventLoop::EventLoop(std::string name) : name_(std::move(name)), impl_(std::make_unique<Impl>()) {
+}
 
 EventLoop::~EventLoop() {
   stop();

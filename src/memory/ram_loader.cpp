@@ -185,9 +185,9 @@ Status RamLoader::load_normal(StreamReader& in, std::uint64_t page) {
 }
 
 // The first write to a page through the mapping costs a fault and a page of zeros that nobody wants; through
-// the descriptor it costs neither, and a run of pages that is buffered already goes in one call.  That one copy
-// is cheaper than none: a socket read straight into fresh memory, with every page's place known beforehand, is
-// slower (bench/ram_throughput), so the reader does not guess where the next page belongs.
+// the descriptor it costs neither, and a run of pages that is buffered already goes in one call.  That one
+// copy is cheaper than none: a socket read straight into fresh memory, with every page's place known
+// beforehand, is slower (bench/ram_throughput), so the reader does not guess where the next page belongs.
 Result<bool> RamLoader::write_fresh_run(StreamReader& in, std::uint64_t first) {
   const auto ready = in.buffered();
   std::array<iovec, kLongestRun> parts;

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "handover/base/guarded_copy.h"
 #include "handover/memory/guest_race.h"
-#include "vfio_user/dma/guarded_copy.h"
 
 namespace handover::vmm {
 namespace {
@@ -54,7 +54,7 @@ void AddressSpace::read(Gpa at, std::span<std::byte> to) {
       const GuestRace race;
       std::memcpy(part.data(), piece.bytes, part.size());
     } else if (piece.bytes) {
-      if (!vfio_user::guarded_read(part, piece.bytes)) std::ranges::fill(part, std::byte{0xff});
+      if (!guarded_read(part, piece.bytes)) std::ranges::fill(part, std::byte{0xff});
     } else if (piece.window) {
       piece.window->handler->read(piece.offset, part);
     } else {
@@ -76,7 +76,7 @@ void AddressSpace::write(Gpa at, std::span<const std::byte> from) {
       }
       memory_.mark_written(at, part.size());
     } else if (piece.bytes) {
-      vfio_user::guarded_write(piece.bytes, part);  // where it fails there is nothing to write to
+      guarded_write(piece.bytes, part);  // where it fails there is nothing to write to
     } else if (piece.window) {
       piece.window->handler->write(piece.offset, part);
     }

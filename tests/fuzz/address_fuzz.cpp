@@ -13,8 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto text = address->to_string();
   auto again = Address::parse(text);
-  if (!again || again->kind != address->kind || again->host != address->host || again->port != address->port ||
-      again->path != address->path || again->offset != address->offset || again->fd != address->fd)
+  if (!again || again->kind != address->kind || again->host != address->host ||
+      again->port != address->port || again->path != address->path || again->offset != address->offset ||
+      again->fd != address->fd)
     std::abort();
   return 0;
 }

@@ -1,4 +1,5 @@
-// The inspector over any bytes, as a file (with the search for the vmdescription at its end) and as a channel.
+// The inspector over any bytes, as a file (with the search for the vmdescription at its end) and as a
+// channel.
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -59,7 +59,8 @@ class BasicByteReader {
  private:
   Status need(std::size_t count) const {
     if (remaining() < count)
-      return fail(Errc::protocol, "{} bytes wanted at offset {}, only {} left", count, position_, remaining());
+      return fail(Errc::protocol, "{} bytes wanted at offset {}, only {} left", count, position_,
+                  remaining());
     return {};
   }
 

@@ -30,7 +30,8 @@ class CancelToken {
   std::shared_ptr<State> state_;
 };
 
-/// The one who may cancel.  cancel() may be called from any thread, any number of times; the first reason wins.
+/// The one who may cancel.  cancel() may be called from any thread, any number of times; the first reason
+/// wins.
 class CancelSource {
  public:
   CancelSource();

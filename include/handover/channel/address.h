@@ -9,7 +9,8 @@
 namespace handover {
 
 /// Where a migration stream goes to or comes from, spelled as QEMU spells it:
-/// `tcp:HOST:PORT` (IPv6 hosts in brackets), `unix:PATH`, `fd:NUMBER`, `file:PATH[,offset=N]`, `exec:COMMAND`.
+/// `tcp:HOST:PORT` (IPv6 hosts in brackets), `unix:PATH`, `fd:NUMBER`, `file:PATH[,offset=N]`,
+/// `exec:COMMAND`.
 struct Address {
   enum class Kind { tcp, unix_socket, fd, file, exec };
 

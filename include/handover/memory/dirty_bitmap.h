@@ -21,10 +21,10 @@ struct PageRun {
 
 /// Bits of guest memory that must be sent again, one per page of kPageSize.
 ///
-/// Any thread may mark; one thread (the migration thread) takes.  Marking is an atomic OR, never skipped where
-/// the bit seems set already, so a page written while it is being sent is sent again: take() clears before the page is read, never after, and writers
-/// mark after they have written.
-/// Memory: one bit per page, 32 KiB per GiB at 4 KiB pages.
+/// Any thread may mark; one thread (the migration thread) takes.  Marking is an atomic OR, never skipped
+/// where the bit seems set already, so a page written while it is being sent is sent again: take() clears
+/// before the page is read, never after, and writers mark after they have written. Memory: one bit per page,
+/// 32 KiB per GiB at 4 KiB pages.
 class DirtyBitmap {
  public:
   explicit DirtyBitmap(std::uint64_t pages);
@@ -48,8 +48,8 @@ class DirtyBitmap {
   std::uint64_t absorb(DirtyBitmap& other);
   /// ORs in a foreign bitmap: bit i (least significant first in little-endian bytes) stands for the foreign
   /// page at byte offset `offset + i * page_size` of this block; `bits` of them.  The page size is a power of
-  /// two, finer or coarser than ours: a finer page dirties ours whole, a coarser one dirties all of ours in it.
-  /// Fails if `bytes` is shorter than `bits` says, or the page size is no power of two; bits that fall
+  /// two, finer or coarser than ours: a finer page dirties ours whole, a coarser one dirties all of ours in
+  /// it. Fails if `bytes` is shorter than `bits` says, or the page size is no power of two; bits that fall
   /// beyond the block are ignored.  Returns how many bits were new here.
   Result<std::uint64_t> import_le(std::span<const std::byte> bytes, std::uint64_t bits, std::uint64_t offset,
                                   std::uint64_t page_size);

@@ -20,7 +20,8 @@ namespace handover {
 class RamBlock {
  public:
   /// `huge_pages` asks for 2 MiB pages (MFD_HUGETLB) and fails if the host has none free.
-  static Result<std::unique_ptr<RamBlock>> create(std::string name, std::uint64_t size, bool huge_pages = false);
+  static Result<std::unique_ptr<RamBlock>> create(std::string name, std::uint64_t size,
+                                                  bool huge_pages = false);
 
   const std::string& name() const { return name_; }
   std::uint64_t size() const { return mapping_.size(); }
@@ -69,7 +70,8 @@ class GuestMemory {
   const std::vector<MemoryRange>& ranges() const { return ranges_; }
   RamBlock* find_block(std::string_view name) const;
   /// Takes all of it from the host now instead of at the first touch (QEMU's `prealloc`).  Costs about a
-  /// microsecond a page once; a destination then loads several times as fast.  Fails if the host has too little.
+  /// microsecond a page once; a destination then loads several times as fast.  Fails if the host has too
+  /// little.
   Status allocate();
   std::uint64_t size() const;
 

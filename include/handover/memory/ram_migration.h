@@ -15,7 +15,7 @@ class RamSaver;
 
 /// Figures of one pass over memory, from one dirty sync to the next.
 struct RamRound {
-  std::uint64_t number = 0;  ///< 1 is the bulk round
+  std::uint64_t number = 0;       ///< 1 is the bulk round
   std::uint64_t dirty_pages = 0;  ///< found by the sync that began it
   std::uint64_t normal_pages = 0;
   std::uint64_t zero_pages = 0;
@@ -27,8 +27,8 @@ struct RamRound {
 ///
 /// The same object serves a source or a destination.  Dirty sources are added before the migration starts
 /// and outlive it.  counters(), rounds(), sync_count() and dirty_pages_rate() may be called by any thread at
-/// any time, also after cleanup(); they describe the last migration.  Everything else belongs to the migration
-/// or load thread.
+/// any time, also after cleanup(); they describe the last migration.  Everything else belongs to the
+/// migration or load thread.
 ///
 /// Pages are handed to the writer by reference: whoever ends the migration flushes the writer, or drops it,
 /// before the memory goes away.

@@ -49,8 +49,9 @@ class DmaLog {
 /// A VFIO device as the rest of Handover sees it, whatever carries the calls.
 ///
 /// Calls block until the device has answered.  Region access may come from several threads at once
-/// (vCPUs), and interrupts may be set up by one of them; everything else from one thread at a time.  After the device is lost (its process died, its
-/// hardware went away) every call fails with Errc::device or Errc::closed and on_lost has been called once.
+/// (vCPUs), and interrupts may be set up by one of them; everything else from one thread at a time.  After
+/// the device is lost (its process died, its hardware went away) every call fails with Errc::device or
+/// Errc::closed and on_lost has been called once.
 class Device {
  public:
   virtual ~Device() = default;

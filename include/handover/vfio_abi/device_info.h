@@ -34,9 +34,9 @@ struct RegionArea {
 struct RegionInfo {
   std::uint32_t index = 0;
   std::uint32_t flags = 0;
-  std::uint64_t size = 0;        ///< 0: the region does not exist
-  std::uint64_t offset = 0;      ///< where it starts in its file
-  std::vector<RegionArea> areas; ///< what of it can be mapped; empty with kRegionMmap: all of it
+  std::uint64_t size = 0;         ///< 0: the region does not exist
+  std::uint64_t offset = 0;       ///< where it starts in its file
+  std::vector<RegionArea> areas;  ///< what of it can be mapped; empty with kRegionMmap: all of it
 };
 
 inline constexpr std::uint32_t kIrqIntx = 0;

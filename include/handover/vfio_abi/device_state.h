@@ -56,11 +56,12 @@ bool state_exists(DeviceState state, std::uint64_t features);
 Result<std::vector<DeviceState>> path_between(DeviceState from, DeviceState to, std::uint64_t features);
 
 inline constexpr bool is_saving(DeviceState state) {
-  return state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p || state == DeviceState::stop_copy;
+  return state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p ||
+         state == DeviceState::stop_copy;
 }
 inline constexpr bool may_dma(DeviceState state) {
-  return state == DeviceState::running || state == DeviceState::running_p2p || state == DeviceState::pre_copy ||
-         state == DeviceState::pre_copy_p2p;
+  return state == DeviceState::running || state == DeviceState::running_p2p ||
+         state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p;
 }
 
 }  // namespace handover::vfio

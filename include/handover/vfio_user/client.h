@@ -11,7 +11,7 @@
 namespace handover::vfio_user {
 
 struct ClientOptions {
-  std::string id;           ///< the user's name for the device
+  std::string id;  ///< the user's name for the device
   std::string socket_path;
   /// How long one answer may take before the device counts as lost.
   std::chrono::milliseconds timeout{30000};

@@ -20,14 +20,14 @@ namespace handover::vfio_user {
 struct RegionSpec {
   std::uint64_t size = 0;  ///< 0: none
   std::uint32_t flags = 0;
-  int fd = -1;             ///< memory that clients may map (a memfd of the model's); -1: messages only
+  int fd = -1;  ///< memory that clients may map (a memfd of the model's); -1: messages only
   std::uint64_t fd_offset = 0;
   std::vector<vfio::RegionArea> areas;  ///< what may be mapped; empty with an fd: all of it
 };
 
 /// What a device model shows of itself; fixed for its life.
 struct DeviceSpec {
-  std::string name;              ///< for messages
+  std::string name;  ///< for messages
   RegionSpec regions[vfio::kPciRegions];
   std::uint32_t irq_counts[vfio::kPciIrqs] = {};
   bool resettable = true;
@@ -56,7 +56,8 @@ class DeviceBus {
 /// then the server goes on serving answers to its own DMA messages and holds back further commands.
 ///
 /// Who calls what when a device migrates (mission B3):
-///   source:      transition RUNNING>PRE_COPY, migration_read..., PRE_COPY>PRE_COPY_P2P, PRE_COPY_P2P>STOP_COPY,
+///   source:      transition RUNNING>PRE_COPY, migration_read..., PRE_COPY>PRE_COPY_P2P,
+///   PRE_COPY_P2P>STOP_COPY,
 ///                migration_read... until it returns less than asked for, STOP_COPY>STOP.
 ///   destination: RUNNING>...>STOP>RESUMING, migration_write..., RESUMING>STOP (the state is judged here),
 ///                STOP>RUNNING_P2P, RUNNING_P2P>RUNNING.

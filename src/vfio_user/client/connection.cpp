@@ -31,8 +31,8 @@ int sane_errno(std::uint32_t error) {
 
 }  // namespace
 
-Connection::Connection(std::string name, UniqueFd socket, std::chrono::milliseconds timeout, CancelToken cancel,
-                       DmaService& dma)
+Connection::Connection(std::string name, UniqueFd socket, std::chrono::milliseconds timeout,
+                       CancelToken cancel, DmaService& dma)
     : name_(std::move(name)),
       timeout_(timeout),
       cancel_(std::move(cancel)),
@@ -115,7 +115,8 @@ Result<Message> Connection::call(Command command, MessageBuilder payload, std::v
   auto cancelled = cancel_.check();
   if (cancelled) {
     max_message_ = std::max(max_message_, max_reply);
-    while (waiting_.contains(next_id_)) ++next_id_;
+    while (waiting_.contains(next_id_))
+      ++next_id_;
     const auto id = next_id_++;
     Header header;
     header.id = id;
@@ -136,7 +137,8 @@ Result<Message> Connection::call(Command command, MessageBuilder payload, std::v
     lose(cancelled.error());
     return std::unexpected(cancelled.error());
   }
-  Error late(Errc::timeout, fmt::format("no answer to {} within {} ms", to_string(command), timeout_.count()));
+  Error late(Errc::timeout,
+             fmt::format("no answer to {} within {} ms", to_string(command), timeout_.count()));
   lose(late);
   return std::unexpected(std::move(late).with_context(name_));
 }
@@ -168,7 +170,8 @@ void Connection::run() {
       twin = twin_.get();
       if (twin) fds[3] = {twin->socket.get(), wanted(*twin), 0};
     }
-    if (::poll(fds, 4, -1) < 0 && errno != EINTR) return lose(Error(Errc::io, "poll: " + errno_text(errno), errno));
+    if (::poll(fds, 4, -1) < 0 && errno != EINTR)
+      return lose(Error(Errc::io, "poll: " + errno_text(errno), errno));
     if (fds[0].revents) {
       std::uint64_t count;
       [[maybe_unused]] auto drained = ::read(wake_.get(), &count, sizeof count);
@@ -227,7 +230,8 @@ Status Connection::take_reply(const Stream& stream, Message message) {
   if (message.header.failed()) {
     const int error = sane_errno(message.header.error);
     reply = std::unexpected(Error(
-        Errc::device, fmt::format("{} refused {}: {}", name_, to_string(message.command()), errno_text(error)), error));
+        Errc::device,
+        fmt::format("{} refused {}: {}", name_, to_string(message.command()), errno_text(error)), error));
   } else {
     reply = std::move(message);
   }

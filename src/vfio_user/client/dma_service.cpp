@@ -22,7 +22,8 @@ Status DmaService::add(const vfio::DmaMapping& mapping) {
   const auto start = mapping.iova.value;
   const auto last = start + (mapping.size - 1);
   if (mapping.size == 0 || last < start)
-    return fail(Errc::invalid_argument, "a DMA mapping of {:#x} bytes at {:#x} is empty or wraps", mapping.size, start);
+    return fail(Errc::invalid_argument, "a DMA mapping of {:#x} bytes at {:#x} is empty or wraps",
+                mapping.size, start);
   std::lock_guard lock(mutex_);
   const auto after = mappings_.upper_bound(last);
   if (after != mappings_.begin()) {
@@ -55,7 +56,8 @@ bool DmaService::copy_part(const vfio::DmaMapping& mapping, std::uint64_t offset
                            std::span<const std::byte> from) {
   const auto size = to.size() + from.size();
   const auto move = [&](Gpa at, std::size_t done, std::size_t count) {
-    return to.empty() ? memory_.write(at, from.subspan(done, count)) : memory_.read(at, to.subspan(done, count));
+    return to.empty() ? memory_.write(at, from.subspan(done, count))
+                      : memory_.read(at, to.subspan(done, count));
   };
   const bool is_ram = mapping.fd >= 0 && std::ranges::any_of(memory_.blocks(), [&](const auto& block) {
                         return block->fd() == mapping.fd;

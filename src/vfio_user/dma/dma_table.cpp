@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "vfio_user/dma/guarded_copy.h"
+#include "handover/base/guarded_copy.h"
 
 namespace handover::vfio_user {
 

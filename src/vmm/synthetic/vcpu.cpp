@@ -173,7 +173,9 @@ void SyntheticVcpu::handle_verification() {
 Result<VerifyReport> SyntheticVcpu::verify(std::chrono::milliseconds timeout, const CancelToken& cancel) {
   // Made before the lock is taken: it takes it itself, on the thread that cancels.
   const std::stop_callback wake(cancel.stop(), [this] {
-    { std::lock_guard held(mutex_); }
+    {
+      std::lock_guard held(mutex_);
+    }
     changed_.notify_all();
   });
   const auto deadline = Clock::now() + timeout;
@@ -184,8 +186,8 @@ Result<VerifyReport> SyntheticVcpu::verify(std::chrono::milliseconds timeout, co
   verify_ = Verify::asked;
   verify_result_.reset();
   verify_changed_ = true;
-  const bool finished =
-      changed_.wait_until(lock, deadline, [&] { return verify_ == Verify::finished || quit_ || cancel.cancelled(); });
+  const bool finished = changed_.wait_until(
+      lock, deadline, [&] { return verify_ == Verify::finished || quit_ || cancel.cancelled(); });
   verify_ = Verify::none;
   if (verify_result_) return *std::exchange(verify_result_, std::nullopt);
   verify_changed_ = true;

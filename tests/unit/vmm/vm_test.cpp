@@ -136,7 +136,8 @@ TEST(Vm, AGuestWhoseDeviceDiesGoesOnAndTheMachineCannotMigrate) {
   machine.servers[0]->server.reset();
   ASSERT_TRUE(machine.wait_for([&] { return machine.vm->guest().devices_lost == 1; }));
   ASSERT_TRUE(machine.wait_for([&] { return !machine.vm->blockers().reasons().empty(); }));
-  EXPECT_THAT(machine.vm->blockers().reasons(), ElementsAre(AllOf(HasSubstr("`accel0`"), HasSubstr("is lost"))));
+  EXPECT_THAT(machine.vm->blockers().reasons(),
+              ElementsAre(AllOf(HasSubstr("`accel0`"), HasSubstr("is lost"))));
   EXPECT_TRUE(machine.vm->devices()[0].lost);
   EXPECT_FALSE(machine.vm->devices()[1].lost);
   ASSERT_TRUE(machine.do_jobs(50)) << "the other device works on";

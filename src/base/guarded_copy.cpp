@@ -1,4 +1,4 @@
-#include "vfio_user/dma/guarded_copy.h"
+#include "handover/base/guarded_copy.h"
 
 #include <fcntl.h>
 #include <sys/uio.h>
@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace handover::vfio_user {
+namespace handover {
 namespace {
 
 // process_vm_readv/writev between two ranges of this process; `transfer` is one of them.
@@ -50,4 +50,4 @@ bool cannot_shrink(int fd) {
   return seals >= 0 && (seals & F_SEAL_SHRINK);
 }
 
-}  // namespace handover::vfio_user
+}  // namespace handover

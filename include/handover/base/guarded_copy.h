@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <span>
 
-namespace handover::vfio_user {
+namespace handover {
 
 /// Copies between our memory and a mapping of a file that somebody else may cut short at any moment.
 ///
@@ -15,4 +15,4 @@ bool guarded_write(std::byte* mapped, std::span<const std::byte> from);
 /// True if the file can never shrink (F_SEAL_SHRINK), so that a plain copy is safe.
 bool cannot_shrink(int fd);
 
-}  // namespace handover::vfio_user
+}  // namespace handover
