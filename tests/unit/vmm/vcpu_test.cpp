@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <mutex>
+
 #include <cstring>
 #include <future>
 #include <random>
@@ -157,13 +159,22 @@ TEST_F(VcpuTest, AGuestThatDoesNotFitIsRefused) {
   EXPECT_FALSE(SyntheticVcpu::create(0, *memory, bus, {}, 31));
 }
 
-/// Hands on to a CPU that is made later.
+/// Hands on to a CPU that is made later and goes earlier.
 class Relay final : public InterruptSink {
  public:
   void message(std::uint64_t address, std::uint32_t data) override {
-    if (auto* to = target.load()) to->message(address, data);
+    std::lock_guard lock(mutex_);
+    if (target_) target_->message(address, data);
   }
-  std::atomic<InterruptSink*> target{nullptr};
+  /// When this returns, the one before is not called any more.
+  void set(InterruptSink* target) {
+    std::lock_guard lock(mutex_);
+    target_ = target;
+  }
+
+ private:
+  std::mutex mutex_;
+  InterruptSink* target_ = nullptr;
 };
 
 TEST(VcpuWithDevice, PausedAndResumedUnderLoadNothingIsLost) {
@@ -173,7 +184,7 @@ TEST(VcpuWithDevice, PausedAndResumedUnderLoadNothingIsLost) {
   auto cpu = *SyntheticVcpu::create(
       0, *rig.memory, rig.bus,
       {.working_set = 2 * MiB, .dirty_rate = 20 * MiB, .job_rate = 2000, .seed = random()}, 1);
-  relay.target = cpu.get();
+  relay.set(cpu.get());
   for (int round = 0; round < 20; ++round) {
     rig.running(true);
     cpu->resume();
@@ -194,7 +205,7 @@ TEST(VcpuWithDevice, PausedAndResumedUnderLoadNothingIsLost) {
   EXPECT_EQ(report.interrupts_lost, 0u);
   EXPECT_EQ(report.panic, "");
   cpu->pause();
-  relay.target = nullptr;
+  relay.set(nullptr);
 }
 
 }  // namespace
