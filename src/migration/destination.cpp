@@ -67,6 +67,7 @@ void Destination::Impl::fail_load(Error why) {
     error = why.to_string();
     if (ready) error += "; this machine does not run, the source still owns it or is in doubt";
     shut_on_cancel = nullptr;
+    if (!was_cancelled) log::error("the incoming migration failed: {}", error);
   }
   if (channel) channel->shutdown();
   cleanup();

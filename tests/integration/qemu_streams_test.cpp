@@ -96,7 +96,7 @@ TEST_F(QemuStreams, ReturnPathsAreDecodedMessageByMessage) {
       ASSERT_TRUE(message) << entry.name << ": " << message.error().to_string();
       EXPECT_EQ(static_cast<int>(message->type), expected[0]);
       const bool has_value = !expected[2].get<std::string>().empty();
-      EXPECT_EQ(has_value ? fmt::format("{:08x}", message->value) : "", expected[2]);
+      EXPECT_EQ(has_value ? fmt::format("{:08x}", message->value) : "", expected[2].get<std::string>());
       EXPECT_TRUE(writer.send(*message));
     }
     EXPECT_EQ(reader.next().error().code(), Errc::closed);
