@@ -56,9 +56,14 @@ TEST_F(ServerFlow, ClientMayGoWhileAnOperationIsUnderWay) {
     ASSERT_TRUE(idle());
     auto wire = client();
     EXPECT_TRUE(wire.alive());
-    // The walk to STOP_COPY was given up after the arc that it was on.
-    const auto expected = command == 2 ? DeviceState::running_p2p : DeviceState::running;
-    EXPECT_EQ(wire.get_state(), static_cast<std::uint32_t>(expected));
+    const auto state = vfio::device_state_from(wire.get_state());
+    ASSERT_TRUE(state);
+    // The walk to STOP_COPY is given up after the arc that it is on when the server sees the end; if it had
+    // arrived by then, it leaves the saving state.
+    if (command == 2)
+      EXPECT_TRUE(state == DeviceState::running_p2p || state == DeviceState::stop) << to_string(*state);
+    else
+      EXPECT_EQ(state, DeviceState::running);
     ASSERT_EQ(wire.set_state(DeviceState::running), 0);
     wire.close();
     ASSERT_TRUE(idle());

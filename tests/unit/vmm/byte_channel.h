@@ -17,7 +17,7 @@ class ByteChannel final : public Channel {
     std::size_t total = 0;
     for (const auto& buffer : buffers) {
       const std::size_t count = std::min(buffer.iov_len, bytes.size() - at_);
-      std::memcpy(buffer.iov_base, bytes.data() + at_, count);
+      if (count > 0) std::memcpy(buffer.iov_base, bytes.data() + at_, count);
       at_ += count;
       total += count;
     }
