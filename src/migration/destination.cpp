@@ -5,6 +5,7 @@
 #include "handover/base/log.h"
 #include "handover/base/trace.h"
 #include "handover/migration/protocol.h"
+#include "handover/stream/vmdescription.h"
 #include "migration/destination_impl.h"
 
 namespace handover {
@@ -76,22 +77,26 @@ void Destination::Impl::fail_load(Error why) {
 
 void Destination::Impl::start_machine() {
   HANDOVER_TRACE(phase, "start");
+  // Before the machine runs: from then on it may be migrated again, and its items belong to that migration.
+  cleanup();
   const auto ran = global_state.run_state();
   const bool run = ran == RunState::running && !options.start_paused;
   auto started = machine.loop().call(
       [&] { return run ? machine.start() : machine.set_stopped_state(RunState::paused); });
-  // The description is for tools; the machine does not wait for it, and a broken one harms nobody.
-  if (started && return_path_open) reply(stream::Reply::shut, kShutLoaded);
-  if (!started && return_path_open) reply(stream::Reply::shut, kShutFailed);
-  cleanup();
-  {
+  if (return_path_open) reply(stream::Reply::shut, started ? kShutLoaded : kShutFailed);
+  if (!started) {
+    log::error("the machine arrived and does not start: {}", started.error().to_string());
     std::lock_guard lock(mutex);
-    shut_on_cancel = nullptr;
-    if (!started) error = started.error().to_string();
+    error = started.error().to_string();
   }
-  if (!started) log::error("the machine arrived and does not start: {}", started.error().to_string());
-  channel->finish_writing();
   set_status(started ? MigrationStatus::completed : MigrationStatus::failed);
+  // The description is for tools; the machine did not wait for it, and a broken one harms nobody.  It is read
+  // all the same: a socket that is closed with bytes unread takes our last answer down with it.
+  if (auto rest = stream::read_vmdescription(*in); !rest)
+    HANDOVER_TRACE(vmdescription_unread, rest.error().to_string().c_str());
+  channel->finish_writing();
+  std::lock_guard lock(mutex);
+  shut_on_cancel = nullptr;
 }
 
 void Destination::Impl::cleanup() {
