@@ -51,16 +51,17 @@ std::string progress_text(const json& figures, std::size_t width) {
   auto line = text_of(figures, "status");
   const auto ram = part(figures, "ram");
   const double total = number(ram, "total");
-  if (total > 0) {
+  // Before the first pass nothing has been counted yet.
+  if (total > 0 && number(ram, "dirty-sync-count") > 0) {
     const double left = std::clamp(number(ram, "remaining") / total, 0.0, 1.0);
     line += fmt::format("  {:.0f}% of {}", 100 * (1 - left), size_text(total));
     line += fmt::format("  {}/s", size_text(number(ram, "mbps") * 1e6 / 8));
     line +=
         fmt::format("  dirty {}/s", size_text(number(ram, "dirty-pages-rate") * number(ram, "page-size")));
     line += fmt::format("  pass {:.0f}", number(ram, "dirty-sync-count"));
+    if (figures.contains("expected-downtime"))
+      line += fmt::format("  expected downtime {:.0f} ms", number(figures, "expected-downtime"));
   }
-  if (figures.contains("expected-downtime"))
-    line += fmt::format("  expected downtime {:.0f} ms", number(figures, "expected-downtime"));
   return line.substr(0, width);
 }
 

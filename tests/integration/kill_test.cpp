@@ -44,7 +44,7 @@ std::string one_round(std::mt19937_64& random, std::chrono::microseconds span) {
   const auto victim = static_cast<Victim>(random() % 4);
   const auto delay = std::chrono::microseconds(random() % static_cast<std::uint64_t>(span.count()));
   const auto when = fmt::format("{} killed after {} us", kNames[static_cast<int>(victim)], delay.count());
-  EXPECT_TRUE(source.ask("migrate-set-parameters", {{"max-bandwidth", 0}}));
+  EXPECT_TRUE(source.ask("migrate-set-parameters", {{"max-bandwidth", 0}, {"downtime-limit", 2000}}));
   EXPECT_TRUE(source.ask("migrate", {{"uri", destination.listening_on()}}));
   std::this_thread::sleep_for(delay);
   switch (victim) {
@@ -105,7 +105,7 @@ TEST(Kill, AnyProcessAtAnyMomentLeavesOneRunnerAtMost) {
     TestFolder folder;
     Side source(folder, "source", {}, false);
     Side destination(folder, "destination", {}, true);
-    ASSERT_TRUE(source.ask("migrate-set-parameters", {{"max-bandwidth", 0}}));
+    ASSERT_TRUE(source.ask("migrate-set-parameters", {{"max-bandwidth", 0}, {"downtime-limit", 2000}}));
     const auto begin = std::chrono::steady_clock::now();
     ASSERT_TRUE(source.ask("migrate", {{"uri", destination.listening_on()}}));
     wait_until("an undisturbed migration", [&] { return is_final_status(source.migration_status()); });

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
 
 #include "unit/memory/random_seed.h"
@@ -37,7 +38,12 @@ struct Guest {
   }
   std::vector<std::byte> all() const {
     const auto bytes = memory->at(Gpa{0}, memory->size());
-    return {bytes.begin(), bytes.end()};
+    std::vector<std::byte> copy(bytes.size());
+    std::memcpy(copy.data(), bytes.data(), bytes.size());
+    return copy;
+  }
+  bool same(const std::vector<std::byte>& other) const {
+    return std::memcmp(memory->at(Gpa{0}, memory->size()).data(), other.data(), other.size()) == 0;
   }
   std::vector<std::byte> saved() const {
     return test::bytes_of([&](StreamWriter& out) {
@@ -151,8 +157,8 @@ TEST(Program, EveryWrittenPageIsLogged) {
   const auto after = guest.all();
   auto& written = guest.memory->blocks()[0]->written();
   for (std::uint64_t page = 0; page < guest.memory->size() / kPageSize; ++page) {
-    const auto at = static_cast<std::ptrdiff_t>(page * kPageSize);
-    if (!std::equal(before.begin() + at, before.begin() + at + kPageSize, after.begin() + at)) {
+    const std::uint64_t at = page * kPageSize;
+    if (std::memcmp(before.data() + at, after.data() + at, kPageSize) != 0) {
       EXPECT_TRUE(written.test(page)) << "page " << page;
     }
   }
@@ -213,10 +219,10 @@ TEST(Program, VerificationChecksEveryPageAndWritesNone) {
     guest.run(1);
   ASSERT_TRUE(guest.program->verified());
   EXPECT_EQ(guest.program->verified()->pages, guest.registers.working_set_pages);
-  EXPECT_EQ(guest.all(), before);
+  EXPECT_TRUE(guest.same(before));
   guest.program->end_verification();
   guest.run(10);
-  EXPECT_NE(guest.all(), before) << "the guest goes on";
+  EXPECT_FALSE(guest.same(before)) << "the guest goes on";
 }
 
 TEST(Program, MovedAtAnyStepItGoesOnIdentically) {
@@ -229,12 +235,13 @@ TEST(Program, MovedAtAnyStepItGoesOnIdentically) {
       return Registers::description()->load(&there.registers, in, 1);
     }));
     ASSERT_TRUE(there.registers.check(there.memory->size()));
-    std::ranges::copy(here.all(), there.memory->at(Gpa{0}, there.memory->size()).begin());
+    std::memcpy(there.memory->at(Gpa{0}, there.memory->size()).data(), here.all().data(),
+                there.memory->size());
     there.program = std::make_unique<Program>(*there.memory, there.bus, there.registers);
     here.run(40);
     there.run(40);
     EXPECT_EQ(here.saved(), there.saved());
-    EXPECT_EQ(here.all(), there.all());
+    EXPECT_TRUE(here.same(there.all()));
   }
 }
 
@@ -248,7 +255,7 @@ TEST(Registers, AnyByteOfTheirStateMayBeHostile) {
   guest.registers.devices[0].state = DeviceRegisters::kLost;
   guest.registers.devices[0].slot = 1;
   const auto sound = guest.saved();
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 300; ++i) {
     auto bytes = sound;
     for (std::uint64_t flips = 1 + random() % 3; flips > 0; --flips)
       bytes[random() % bytes.size()] = static_cast<std::byte>(random());

@@ -71,7 +71,9 @@ TEST(Vm, MigratedUnderLoadTheGuestGoesOnAndChecksOut) {
     test::ChannelPair channels;
     Destination incoming(destination->vm->machine(), {});
     incoming.start(std::move(channels.second));
-    Source outgoing(source->vm->machine(), source->vm->ram(), {});
+    Source::Options options;
+    options.parameters.downtime_limit_ms = 60'000;  // on any machine, however slow, it comes to an end
+    Source outgoing(source->vm->machine(), source->vm->ram(), options);
     outgoing.start(std::move(channels.first));
     ASSERT_EQ(outgoing.wait(), MigrationStatus::completed) << outgoing.statistics().error;
     ASSERT_EQ(incoming.wait(), MigrationStatus::completed) << incoming.error();
