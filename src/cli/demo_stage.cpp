@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "handover/base/units.h"
+
 namespace handover::cli {
 
 using nlohmann::json;
@@ -13,6 +15,12 @@ namespace {
 /// Generous: a slow machine that zeroes a lot of memory is not a failure.
 Deadline start_deadline() {
   return std::chrono::steady_clock::now() + std::chrono::seconds(60);
+}
+
+/// Nearly all of the RAM, so that the verification sees it: what is left is for the guest's own tables.
+std::uint64_t working_set(const DemoOptions& options) {
+  const std::uint64_t tables = options.memory / 256 + options.devices * 4 * MiB + MiB;
+  return options.memory > 2 * tables ? (options.memory - tables) / kPageSize * kPageSize : 0;
 }
 
 std::uint64_t number(const json& object, const char* key) {
@@ -41,9 +49,9 @@ Result<DemoSide> DemoSide::start(const std::string& name, const std::filesystem:
     run.insert(run.end(), {"--device", fmt::format("vfio-user,socket={},id={}", socket, id)});
   }
   const auto control = (folder / fmt::format("{}.qmp", name)).string();
-  run.insert(run.end(),
-             {"--qmp", control, "--dirty-rate", fmt::format("{}", options.dirty_rate), "--job-rate",
-              fmt::format("{}", options.job_rate), "--seed", fmt::format("{}", options.seed)});
+  run.insert(run.end(), {"--qmp", control, "--working-set", fmt::format("{}", working_set(options)),
+                         "--dirty-rate", fmt::format("{}", options.dirty_rate), "--job-rate",
+                         fmt::format("{}", options.job_rate), "--seed", fmt::format("{}", options.seed)});
   if (incoming) run.insert(run.end(), {"--incoming", "tcp:127.0.0.1:0", "--prealloc"});
   HANDOVER_ASSIGN(side.machine_,
                   ChildProcess::start(run, {.name = fmt::format("the {} machine", name),

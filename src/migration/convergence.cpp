@@ -1,6 +1,7 @@
 #include "migration/convergence.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace handover {
 
@@ -51,6 +52,12 @@ bool Convergence::fits(std::span<const Pending> pending, const Parameters& param
   if (std::ranges::any_of(pending, &Pending::hold_switchover)) return false;
   const double expected = expected_downtime_ms(pending, parameters);
   return expected >= 0 && expected <= static_cast<double>(parameters.downtime_limit_ms);
+}
+
+bool Convergence::worth_another_pass(std::span<const Pending> pending, const Parameters& parameters) {
+  const double expected = expected_downtime_ms(pending, parameters);
+  const double before = std::exchange(last_pass_ms_, expected);
+  return expected > static_cast<double>(parameters.downtime_limit_ms) / 10 && expected <= before / 2;
 }
 
 }  // namespace handover

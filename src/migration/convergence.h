@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -34,6 +35,9 @@ class Convergence {
   double expected_downtime_ms(std::span<const Pending> pending, const Parameters& parameters) const;
   /// True if the machine may stop now.  With no rate known only "nothing left" fits.
   bool fits(std::span<const Pending> pending, const Parameters& parameters) const;
+  /// Asked once after each pass with exact figures that fit: true if the passes still halve what is left, so
+  /// that one more buys a much shorter downtime for little time.  A tenth of the limit is short enough.
+  bool worth_another_pass(std::span<const Pending> pending, const Parameters& parameters);
 
  private:
   struct Meter {
@@ -48,6 +52,7 @@ class Convergence {
 
   Meter all_;
   std::vector<Meter> items_;
+  double last_pass_ms_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace handover

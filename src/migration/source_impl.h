@@ -44,7 +44,13 @@ struct Source::Impl {
   void enter_doubt(std::string why);
   void finish(MigrationStatus final_status);
 
-  Status pass(bool& all_quiet);
+  /// Who had nothing left to send in a pass.
+  struct Quiet {
+    bool ram;
+    bool all;
+  };
+  Result<Quiet> pass();
+  Result<Iterated> write_part(const Entry& entry, std::uint64_t most);
   Status ask_pending(bool exact);
   Status wait_for_continue();
   Status give_up();

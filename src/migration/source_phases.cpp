@@ -89,33 +89,45 @@ Status Source::Impl::ask_pending(bool exact) {
   return {};
 }
 
-Status Source::Impl::pass(bool& all_quiet) {
-  all_quiet = true;
+Result<Iterated> Source::Impl::write_part(const Entry& entry, std::uint64_t most) {
+  HANDOVER_TRY(check_alive());
+  HANDOVER_TRY(limiter.wait(cancel.token()));
+  const auto begin = Clock::now();
+  const auto before = writer->position();
+  stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
+  HANDOVER_ASSIGN_CONTEXT(auto outcome,
+                          entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
+                          "saving {}", entry.item->display_name());
+  stream::write_section_footer(*writer, entry.id);
+  HANDOVER_TRY(writer->flush());
+  const auto bytes = writer->position() - before;
+  limiter.count(bytes);
+  convergence.sent(entry.id, bytes, Clock::now() - begin);
+  account(entry, Phase::precopy, bytes);
+  return outcome;
+}
+
+Result<Source::Impl::Quiet> Source::Impl::pass() {
+  Quiet quiet{.ram = true, .all = true};
   const auto rate = limiter.rate();
+  auto most =
+      std::clamp(static_cast<std::uint64_t>(convergence.bandwidth() / 20), kLeastPerTurn, kMostPerTurn);
+  if (rate != 0) most = std::min(most, std::max<std::uint64_t>(rate / 10, kPageSize));
   for (const auto& entry : entries) {
     if (!entry.item->is_live()) continue;
-    HANDOVER_TRY(check_alive());
-    HANDOVER_TRY(limiter.wait(cancel.token()));
-
-    auto most =
-        std::clamp(static_cast<std::uint64_t>(convergence.bandwidth() / 20), kLeastPerTurn, kMostPerTurn);
-    if (rate != 0) most = std::min(most, std::max<std::uint64_t>(rate / 10, kPageSize));
-    const auto begin = Clock::now();
-    const auto before = writer->position();
-    stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
-    HANDOVER_ASSIGN_CONTEXT(auto outcome,
-                            entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
-                            "saving {}", entry.item->display_name());
-    stream::write_section_footer(*writer, entry.id);
-    HANDOVER_TRY(writer->flush());
-
-    const auto bytes = writer->position() - before;
-    limiter.count(bytes);
-    convergence.sent(entry.id, bytes, Clock::now() - begin);
-    account(entry, Phase::precopy, bytes);
-    if (outcome == Iterated::more) all_quiet = false;
+    // A turn is the same number of bytes for everybody, so that a device keeps up with RAM and yet cannot
+    // hold up the others (mission C2).
+    const auto end = writer->position() + most;
+    auto outcome = Iterated::more;
+    while (outcome == Iterated::more && writer->position() < end) {
+      HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
+    }
+    if (outcome == Iterated::more) {
+      quiet.all = false;
+      if (entry.item == &ram) quiet.ram = false;
+    }
   }
-  return {};
+  return quiet;
 }
 
 Status Source::Impl::iterate() {
@@ -123,17 +135,17 @@ Status Source::Impl::iterate() {
   set_status(MigrationStatus::active);
   for (;;) {
     HANDOVER_TRY(check_alive());
-    bool all_quiet = false;
-    HANDOVER_TRY(pass(all_quiet));
-    if (all_quiet) convergence.settle();
+    HANDOVER_ASSIGN(const auto quiet, pass());
+    if (quiet.all) convergence.settle();
     HANDOVER_TRY(ask_pending(false));
     const auto parameters = current_parameters();
-    if (!all_quiet && !convergence.fits(left, parameters)) continue;
-    // The cheap figures say that it fits, or everything known has gone out: now ask what was written
-    // meanwhile.
+    // Between two passes over memory only: pages that can go while the machine runs should, even if the rest
+    // of the pass would fit into the allowed downtime.
+    if (!quiet.ram || (!quiet.all && !convergence.fits(left, parameters))) continue;
+    // Everything known has gone out, or what is left fits: now ask what was written meanwhile.
     HANDOVER_TRY(ask_pending(true));
-    if (convergence.fits(left, parameters)) return {};
-    if (!all_quiet || can_precopy > 0) continue;
+    if (convergence.fits(left, parameters) && !convergence.worth_another_pass(left, parameters)) return {};
+    if (!quiet.all || can_precopy > 0) continue;
     // Nothing can move now, and something holds the switchover: do not spin.
     auto pause = wait_fd(-1, 0, cancel.token(), Clock::now() + kQuietPause);
     if (!pause && pause.error().code() != Errc::timeout) return std::unexpected(std::move(pause).error());

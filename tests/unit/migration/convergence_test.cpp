@@ -72,6 +72,19 @@ TEST(Convergence, ASmallMachineThatHasSentEverythingNeedNotWaitForAWindow) {
   EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 8}}));
 }
 
+TEST(Convergence, PassesThatHalveWhatIsLeftGoOnUntilItIsShortEnough) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});  // a million bytes take a millisecond
+  const Parameters parameters{.downtime_limit_ms = 300};
+  auto after_pass = [&](std::uint64_t ms) {
+    return convergence.worth_another_pass(std::vector{Pending{.can_precopy = ms * 1'000'000}}, parameters);
+  };
+  EXPECT_TRUE(after_pass(290));
+  EXPECT_TRUE(after_pass(140));
+  EXPECT_FALSE(after_pass(90)) << "not halved";
+  EXPECT_FALSE(after_pass(30)) << "a tenth of the limit";
+}
+
 TEST(Convergence, TheRateFollowsTheLastWindow) {
   Convergence convergence;
   convergence.sent(kRam, 1000, Seconds{1});
