@@ -56,7 +56,7 @@ class RunSession {
   void verify(control::Reply reply);
   void quit(int exit_code);
   void watch_signals();
-  std::string ready_line(const std::string& listening) const;
+  std::string ready_line(const std::string& what) const;
 
   RunOptions options_;
   EventLoop main_{"main"};
