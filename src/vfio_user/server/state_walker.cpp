@@ -1,5 +1,7 @@
 #include "vfio_user/server/state_walker.h"
 
+#include <utility>
+
 #include "handover/base/log.h"
 #include "handover/base/trace.h"
 
@@ -8,10 +10,16 @@ namespace handover::vfio_user {
 using vfio::DeviceState;
 
 DeviceModel::Completion completion_on(EventLoop& loop, std::function<void(Status)> done) {
-  auto called = std::make_shared<std::atomic<bool>>(false);
-  return [&loop, called, done = std::move(done)](Status status) {
-    if (called->exchange(true)) return;
-    loop.post([done, status = std::move(status)] { done(status); });
+  struct Once {
+    std::atomic<bool> called{false};
+    std::function<void(Status)> done;
+  };
+  auto once = std::make_shared<Once>();
+  once->done = std::move(done);
+  return [&loop, once](Status status) {
+    if (once->called.exchange(true)) return;
+    // Moved out: the model may keep its copy longer than the loop and what `done` holds may live.
+    loop.post([next = std::exchange(once->done, nullptr), status = std::move(status)] { next(status); });
   };
 }
 

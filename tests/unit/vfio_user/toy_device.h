@@ -220,6 +220,8 @@ class ToyDevice final : public DeviceModel {
       }
     };
     std::lock_guard lock(mutex_);
+    // A model may keep what it has called; this one does so until after the server and its loop are gone.
+    kept_.push_back(done);
     if (held_)
       held_work_.push_back(job);
     else
@@ -277,6 +279,7 @@ class ToyDevice final : public DeviceModel {
   std::optional<vfio::DeviceState> fail_to_;
   int fail_errno_ = 0;
   bool held_ = false;
+  std::vector<Completion> kept_;
   std::vector<std::function<void()>> held_work_;
   std::mutex queue_mutex_;
   std::condition_variable queue_changed_;
