@@ -13,6 +13,7 @@
 #include <climits>
 #include <csignal>
 #include <ctime>
+#include <tuple>
 
 namespace handover {
 namespace {
@@ -82,9 +83,15 @@ FdChannel::FdChannel(UniqueFd fd, Kind kind, std::string name)
   ::fcntl(fd_.get(), F_SETFL, ::fcntl(fd_.get(), F_GETFL) | O_NONBLOCK);
   ::fcntl(fd_.get(), F_SETFD, FD_CLOEXEC);
   if (kind_ != Kind::socket) return;
-  // Answers of a few bytes must not wait for more to send; unix sockets refuse the option, and need it not.
-  const int on = 1;
-  ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  // Answers of a few bytes must not wait for more to send, and an end that waits in silence must notice
+  // within a minute that the other host is gone.  Unix sockets refuse these options, and need them not.
+  constexpr std::tuple<int, int, int> kOptions[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
+                                                    {SOL_SOCKET, SO_KEEPALIVE, 1},
+                                                    {IPPROTO_TCP, TCP_KEEPIDLE, 20},
+                                                    {IPPROTO_TCP, TCP_KEEPINTVL, 5},
+                                                    {IPPROTO_TCP, TCP_KEEPCNT, 6}};
+  for (const auto& [level, option, value] : kOptions)
+    ::setsockopt(fd_.get(), level, option, &value, sizeof value);
 }
 
 Result<std::size_t> FdChannel::read_some(std::span<const iovec> buffers) {

@@ -13,8 +13,7 @@ Status exit_with_parent() {
   if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
     return fail_errno(errno, "cannot ask to be ended with the parent process");
   // It may have ended before the request: init, or a subreaper, is the parent then.
-  if (parent == 1 || ::getppid() != parent)
-    return fail(Errc::cancelled, "the parent process has ended already");
+  if (::getppid() != parent) return fail(Errc::cancelled, "the parent process has ended already");
   return {};
 }
 

@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
 
   CLI::App app{"Live migration of virtual machines with VFIO devices", "handover"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", "handover 0.1.0");
+  app.set_version_flag("--version", "handover " HANDOVER_VERSION);
   std::string level = "warn";
   app.add_option("--log-level", level, "trace, debug, info, warn, error or off")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))

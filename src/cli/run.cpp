@@ -55,19 +55,23 @@ class RunSession {
   Status begin();
   void verify(control::Reply reply);
   void quit(int exit_code);
-  std::string ready_line(const std::string& listening) const;
+  void watch_signals();
+  std::string ready_line(const std::string& what) const;
 
   RunOptions options_;
   EventLoop main_{"main"};
   std::unique_ptr<vmm::Vm> vm_;
   std::unique_ptr<control::MachineControl> control_;
+  CancelSource closing_;
   // A full check takes as long as it takes; one at a time.
   EventLoop verifier_{"verify"};
   std::optional<asio::signal_set> signals_;
   int exit_code_ = 0;
+  bool warned_ = false;
 };
 
 RunSession::~RunSession() {
+  closing_.cancel("the machine ends");
   verifier_.stop();
   if (control_) {
     std::promise<void> closed;
@@ -87,7 +91,7 @@ void RunSession::quit(int exit_code) {
 
 void RunSession::verify(control::Reply reply) {
   verifier_.post([this, reply] {
-    auto checked = vm_->verify(std::chrono::minutes(10));
+    auto checked = vm_->verify(std::chrono::minutes(10), closing_.token());
     if (!checked) return reply(std::unexpected(std::move(checked).error()));
     reply(json{{"pages", checked->pages},
                {"device-slots", checked->device_slots},
@@ -97,8 +101,7 @@ void RunSession::verify(control::Reply reply) {
 }
 
 Status RunSession::set_up() {
-  CancelSource interrupted;
-  HANDOVER_ASSIGN(vm_, vmm::Vm::create(options_.config, interrupted.token()));
+  HANDOVER_ASSIGN(vm_, vmm::Vm::create(options_.config));
   if (options_.qmp.empty()) return {};
   HANDOVER_ASSIGN(control_,
                   control::MachineControl::create(
@@ -128,6 +131,20 @@ Status RunSession::begin() {
   return {};
 }
 
+// The first signal does not end a machine in doubt: it may be the only one that has the guest's state.
+void RunSession::watch_signals() {
+  signals_->async_wait([this](const std::error_code& error, int) {
+    if (error) return;
+    const bool in_doubt = control_ && *control_->migration().outgoing_status() == MigrationStatus::in_doubt;
+    if (!in_doubt || std::exchange(warned_, true)) return quit(0);
+    log::warn(
+        "this machine is in doubt and may hold the guest's only state; settle it with `handover resolve "
+        "--qmp {}`, or send the signal again to end it",
+        options_.qmp);
+    watch_signals();
+  });
+}
+
 std::string RunSession::ready_line(const std::string& what) const {
   auto line = fmt::format("{}: {} MiB of RAM, {} device{}", what, options_.config.memory / MiB,
                           options_.config.devices.size(), options_.config.devices.size() == 1 ? "" : "s");
@@ -140,9 +157,7 @@ Result<int> RunSession::run() {
   HANDOVER_TRY(set_up());
   verifier_.start_thread();
   signals_.emplace(main_.context(), SIGINT, SIGTERM);
-  signals_->async_wait([this](const std::error_code& error, int) {
-    if (!error) quit(0);
-  });
+  watch_signals();
   HANDOVER_TRY(begin());
   fmt::print("{}\n", ready_line(!options_.incoming.empty() ? "waiting for a migration"
                                 : options_.paused          ? "paused"

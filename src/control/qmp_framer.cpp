@@ -30,7 +30,9 @@ bool QmpFramer::ends_text(char c) {
   }
   if (c == '"') in_string_ = true;
   if (c == '{' || c == '[') ++depth_;
-  return (c == '}' || c == ']') && depth_ > 0 && --depth_ == 0;
+  if ((c != '}' && c != ']') || depth_ == 0) return false;
+  --depth_;
+  return depth_ == 0;
 }
 
 std::optional<Result<std::string>> QmpFramer::next() {

@@ -58,7 +58,7 @@ class QmpSession : public std::enable_shared_from_this<QmpSession> {
   void carry_out(const std::string& text);
   void run(const QmpRequest& request);
   void negotiate(const QmpRequest& request);
-  void answer(const nlohmann::json& message);
+  void answer(const nlohmann::json& value);
   void answer_error(std::string_view error_class, std::string_view desc);
   void send(std::string line);
   void write();

@@ -40,7 +40,7 @@ void Destination::Impl::run(const std::function<Result<std::unique_ptr<Channel>>
     return load();
   }();
   if (!loaded)
-    fail_load(std::move(loaded).error());
+    fail_load(loaded.error());
   else
     start_machine();
 }
@@ -59,17 +59,18 @@ Status Destination::Impl::pass_point(bool& flag) {
   return {};
 }
 
-void Destination::Impl::fail_load(Error why) {
+void Destination::Impl::fail_load(const Error& why) {
   const bool was_cancelled = cancel.cancelled();
   HANDOVER_TRACE(load_failed, why.to_string().c_str());
   if (return_path_open) reply(stream::Reply::shut, kShutFailed);
+  auto sentence = why.to_string();
   {
     std::lock_guard lock(mutex);
-    error = why.to_string();
-    if (ready) error += "; this machine does not run, the source still owns it or is in doubt";
+    if (ready) sentence += "; this machine does not run, the source still owns it or is in doubt";
+    error = sentence;
     shut_on_cancel = nullptr;
-    if (!was_cancelled) log::error("the incoming migration failed: {}", error);
   }
+  if (!was_cancelled) log::error("the incoming migration failed: {}", sentence);
   if (channel) channel->shutdown();
   cleanup();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);

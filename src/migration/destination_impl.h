@@ -23,7 +23,7 @@ struct Destination::Impl {
   void launch(std::function<Result<std::unique_ptr<Channel>>()> open);
   void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
   Status load();
-  void fail_load(Error why);
+  void fail_load(const Error& why);
   void start_machine();
   void cleanup();
 

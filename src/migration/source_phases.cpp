@@ -279,6 +279,8 @@ void Source::Impl::finish(MigrationStatus final_status) {
     }
     all.transferred = writer ? writer->position() : 0;
     all.remaining = 0;
+    for (auto& item : all.items)
+      item.pending_bytes = 0;
     shut_on_cancel = nullptr;
   });
   for (const auto& entry : entries)

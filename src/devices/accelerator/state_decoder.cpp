@@ -32,7 +32,7 @@ Result<StateDecoder::Loaded> StateDecoder::finish() {
     return std::unexpected(*error_);
   }
   error_ = Error(Errc::state, "the device state has been taken already");
-  return Loaded{std::move(*record_), std::move(window_)};
+  return Loaded{*record_, std::move(window_)};
 }
 
 Status StateDecoder::take(std::span<const std::byte>& from) {

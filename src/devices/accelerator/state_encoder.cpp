@@ -32,7 +32,7 @@ StateEncoder::StateEncoder(DeviceMemory& memory, std::span<const std::byte> wind
   staged_ = preamble.take();
   append_configuration();
   append_written_map();
-  initial_left_ = staged_.size();
+  initial_left_ += staged_.size();
 }
 
 void StateEncoder::append_configuration() {

@@ -9,9 +9,12 @@
 namespace handover::stream {
 
 RamWalker::RamWalker(StreamReader& in, const InspectOptions& options, StreamFacts& facts, std::uint64_t base)
-    : in_(in), options_(options), facts_(facts), base_(base) {
-  shared_ignored_ = facts.configuration.has_capability("x-ignore-shared");
-  mapped_ = facts.configuration.has_capability("mapped-ram");
+    : in_(in),
+      options_(options),
+      facts_(facts),
+      base_(base),
+      shared_ignored_(facts.configuration.has_capability("x-ignore-shared")),
+      mapped_(facts.configuration.has_capability("mapped-ram")) {
 }
 
 Status RamWalker::walk(Record kind) {

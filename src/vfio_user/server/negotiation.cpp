@@ -22,7 +22,7 @@ Result<std::pair<Version, Capabilities>> read_request(const Message& message) {
   HANDOVER_ASSIGN(auto version, Version::decode(message.payload));
   if (version.major != kMajor) return refuse(EINVAL, "major version {}", version.major);
   HANDOVER_ASSIGN(auto capabilities, parse_capabilities(version.text));
-  return std::pair(std::move(version), std::move(capabilities));
+  return std::pair(std::move(version), capabilities);
 }
 
 }  // namespace

@@ -153,8 +153,10 @@ TEST(Engine, TheFiguresAddUp) {
   const auto figures = pair.source->statistics();
   ASSERT_EQ(figures.status, MigrationStatus::completed);
   std::uint64_t items = 0;
-  for (const auto& item : figures.items)
+  for (const auto& item : figures.items) {
     items += item.total();
+    EXPECT_EQ(item.pending_bytes, 0u) << item.name;
+  }
   EXPECT_GT(items, kRam / 2);
   EXPECT_LE(items, figures.transferred);
   EXPECT_GE(figures.dirty_sync_count, 2u);

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "unit/vmm/byte_channel.h"
+#include "unit/vmm/state_bytes.h"
 
 namespace handover::vmm {
 namespace {

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "unit/vmm/accelerator_rig.h"
-#include "unit/vmm/byte_channel.h"
+#include "unit/vmm/state_bytes.h"
 #include "vmm/synthetic/pci_setup.h"
 
 namespace handover::vmm {

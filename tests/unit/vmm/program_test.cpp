@@ -7,7 +7,7 @@
 #include <random>
 
 #include "unit/memory/random_seed.h"
-#include "unit/vmm/byte_channel.h"
+#include "unit/vmm/state_bytes.h"
 
 namespace handover::vmm::synthetic {
 namespace {

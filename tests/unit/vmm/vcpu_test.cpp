@@ -11,7 +11,7 @@
 
 #include "unit/memory/random_seed.h"
 #include "unit/vmm/accelerator_rig.h"
-#include "unit/vmm/byte_channel.h"
+#include "unit/vmm/state_bytes.h"
 
 namespace handover::vmm::synthetic {
 namespace {
