@@ -1,9 +1,12 @@
 #pragma once
 
-#include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
 #include <functional>
 #include <memory>
+
+// After a header of the standard library: Asio looks at what it defines to choose between two allocators,
+// and the program must have the same one everywhere.
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
 
 #include "vfio_user/transport/frame_reader.h"
 #include "vfio_user/transport/send_queue.h"
