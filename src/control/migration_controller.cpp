@@ -85,7 +85,7 @@ Status MigrationController::start_outgoing(Address to) {
                                       [current = outgoing_](MigrationStatus status) { *current = status; });
   if (capabilities_.events && options_.emit)
     options.on_pass = [this](std::uint64_t pass) { options_.emit("MIGRATION_PASS", {{"pass", pass}}); };
-  source_ = std::make_unique<Source>(machine_, ram_, std::move(options));
+  source_ = std::make_unique<Source>(machine_, &ram_, std::move(options));
   source_->start(std::move(to));
   return {};
 }

@@ -23,9 +23,9 @@ void RamMigration::remove_dirty_source(DirtySource& source) {
   std::erase(sources_, &source);
 }
 
-Status RamMigration::save_setup(StreamWriter& out) {
+Status RamMigration::save_setup(StreamWriter& out, const SaveOptions&) {
   progress_->reset();
-  saver_ = std::make_unique<RamSaver>(memory_, sources_, *progress_);
+  saver_ = std::make_unique<RamSaver>(memory_, sources_, *progress_, sink_);
   return saver_->setup(out);
 }
 
@@ -49,7 +49,7 @@ Status RamMigration::save_complete(StreamWriter& out) {
   return half->complete(out);
 }
 
-Status RamMigration::load_setup() {
+Status RamMigration::load_setup(const LoadOptions&) {
   progress_->reset();
   loader_ = std::make_unique<RamLoader>(memory_, *progress_);
   return {};
@@ -65,6 +65,7 @@ Status RamMigration::load_live(StreamReader& in, std::uint32_t version) {
 
 void RamMigration::cleanup() {
   saver_.reset();
+  sink_ = nullptr;
   loader_.reset();
 }
 

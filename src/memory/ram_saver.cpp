@@ -18,8 +18,13 @@ constexpr std::uint64_t kRunPages = 256;
 
 }  // namespace
 
-RamSaver::RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, RamProgress& progress)
-    : memory_(memory), sources_(sources.begin(), sources.end()), progress_(progress), dirty_(memory) {
+RamSaver::RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, RamProgress& progress,
+                   PageSink* sink)
+    : memory_(memory),
+      sources_(sources.begin(), sources.end()),
+      progress_(progress),
+      sink_(sink),
+      dirty_(memory) {
 }
 
 RamSaver::~RamSaver() {
@@ -45,7 +50,9 @@ Status RamSaver::setup(StreamWriter& out) {
   for (const auto* block : by_length) {
     out.str8(block->name());
     out.be64(block->size());
+    if (sink_) HANDOVER_TRY(sink_->describe_block(out, *block));
   }
+  if (sink_) HANDOVER_TRY(sink_->begin(out));
   out.be64(ram::kEos);
   progress_.count({.bytes = out.position() - before});
   return out.status();
@@ -77,12 +84,14 @@ Result<Iterated> RamSaver::iterate(StreamWriter& out, const IterateBudget& budge
 Status RamSaver::complete(StreamWriter& out) {
   HANDOVER_TRY(sync());
   HANDOVER_TRY(send(out, std::numeric_limits<std::uint64_t>::max(), CancelToken{}));
+  if (sink_) HANDOVER_TRY(sink_->finish(out));
   HANDOVER_TRY(end_body(out));
   progress_.end_rounds();
   return {};
 }
 
 Status RamSaver::end_body(StreamWriter& out) {
+  if (sink_) count_sunk();
   out.be64(ram::kEos);
   progress_.count({.bytes = sizeof ram::kEos});
   return out.status();
@@ -90,11 +99,12 @@ Status RamSaver::end_body(StreamWriter& out) {
 
 Status RamSaver::send(StreamWriter& out, std::uint64_t bytes, const CancelToken& cancel) {
   const std::uint64_t start = out.position();
+  std::uint64_t handed_over = 0;
   const auto& blocks = memory_.blocks();
   while (left_ > 0) {
     HANDOVER_TRY(cancel.check());
     // One page at least, whatever the budget.
-    const std::uint64_t written = out.position() - start;
+    const std::uint64_t written = out.position() - start + handed_over;
     if (written > 0 && written >= bytes) break;
     const std::uint64_t most = std::clamp<std::uint64_t>((bytes - written) / kPageSize, 1, kRunPages);
 
@@ -105,19 +115,48 @@ Status RamSaver::send(StreamWriter& out, std::uint64_t bytes, const CancelToken&
       if (++block_index_ < blocks.size()) continue;
       block_index_ = 0;
       first_pass_ = false;
+      if (sink_) HANDOVER_TRY(sink_->barrier(out));
       continue;
     }
     // The bits are clear now, and only now may the pages be read.
-    const std::uint64_t before = out.position();
-    ItemCounters sent = send_run(out, block, *run);
-    sent.bytes = out.position() - before;
-    progress_.count(sent);
+    if (sink_) {
+      HANDOVER_TRY(hand_over(block, *run, cancel));
+      handed_over += run->count * kPageSize;
+    } else {
+      const std::uint64_t before = out.position();
+      ItemCounters sent = send_run(out, block, *run);
+      sent.bytes = out.position() - before;
+      progress_.count(sent);
+    }
     next_page_ = run->first + run->count;
     left_ -= std::min(left_, run->count);
     HANDOVER_TRY(out.status());
   }
   if (left_ == 0) first_pass_ = false;
   return {};
+}
+
+Status RamSaver::hand_over(const RamBlock& block, PageRun run, const CancelToken& cancel) {
+  if (!backed_ || &backed_->block() != &block) backed_.emplace(block);
+  const std::uint64_t end = run.first + run.count;
+  for (std::uint64_t page = run.first; page < end;) {
+    const PageRun rest{page, end - page};
+    const PageRun backed = first_pass_ ? backed_->next(rest) : rest;
+    if (backed.first > page)
+      HANDOVER_TRY(sink_->send(block, {page, backed.first - page}, PageSink::Content::zero, cancel));
+    if (backed.count > 0) HANDOVER_TRY(sink_->send(block, backed, PageSink::Content::unknown, cancel));
+    page = backed.first + backed.count;
+  }
+  return {};
+}
+
+// The sink counts what its threads have sent, which is behind what was handed over.
+void RamSaver::count_sunk() {
+  const auto now = sink_->counters();
+  progress_.count({.bytes = now.bytes - sunk_.bytes,
+                   .normal_pages = now.normal_pages - sunk_.normal_pages,
+                   .zero_pages = now.zero_pages - sunk_.zero_pages});
+  sunk_ = now;
 }
 
 ItemCounters RamSaver::send_run(StreamWriter& out, const RamBlock& block, PageRun run) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "handover/memory/dirty_source.h"
+#include "handover/memory/page_sink.h"
 #include "handover/stream/migratable.h"
 #include "memory/backed_pages.h"
 #include "memory/ram_progress.h"
@@ -14,7 +15,8 @@ namespace handover {
 /// The source's half of RamMigration, for one migration.  All calls come from the migration thread.
 class RamSaver {
  public:
-  RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, RamProgress& progress);
+  /// `sink`, if any, takes the pages; else they go into the stream.
+  RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, RamProgress& progress, PageSink* sink);
   /// Stops the dirty sources.
   ~RamSaver();
   RamSaver(const RamSaver&) = delete;
@@ -30,6 +32,8 @@ class RamSaver {
   /// Sends dirty pages until none is left or `bytes` have been written.
   Status send(StreamWriter& out, std::uint64_t bytes, const CancelToken& cancel);
   Status end_body(StreamWriter& out);
+  Status hand_over(const RamBlock& block, PageRun run, const CancelToken& cancel);
+  void count_sunk();
   ItemCounters send_run(StreamWriter& out, const RamBlock& block, PageRun run);
   void send_zero(StreamWriter& out, const RamBlock& block, std::uint64_t page);
   void send_normal(StreamWriter& out, const RamBlock& block, std::uint64_t page);
@@ -39,6 +43,8 @@ class RamSaver {
   GuestMemory& memory_;
   std::vector<DirtySource*> sources_;
   RamProgress& progress_;
+  PageSink* sink_;
+  ItemCounters sunk_;  // what of the sink's counters has been counted
   DirtyMemory dirty_;
   std::uint64_t left_ = 0;  // dirty pages not sent yet
   // Where the pass is.

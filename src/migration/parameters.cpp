@@ -5,6 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <variant>
+
+#include "handover/base/units.h"
 
 namespace handover {
 namespace {
@@ -13,18 +16,24 @@ using nlohmann::json;
 
 struct ParameterField {
   std::string_view name;
-  std::uint64_t Parameters::* member;
-  std::uint64_t max;  // the least is 0 for all of them
-  std::string_view unit;
+  std::variant<std::uint64_t Parameters::*, bool Parameters::*> member;
+  std::uint64_t min = 0;
+  std::uint64_t max = 0;
+  std::string_view unit = "";
 };
 
-// Names, units and ranges are QEMU's.
+// Names, units and ranges are QEMU's, but for max-queued-buffers-size.
 constexpr std::uint64_t kAnySize = std::numeric_limits<std::uint64_t>::max();
 constexpr std::array kParameters = {
-    ParameterField{"max-bandwidth", &Parameters::max_bandwidth, kAnySize, "bytes a second"},
-    ParameterField{"avail-switchover-bandwidth", &Parameters::avail_switchover_bandwidth, kAnySize,
-                   "bytes a second"},
-    ParameterField{"downtime-limit", &Parameters::downtime_limit_ms, 2'000'000, "milliseconds"},
+    ParameterField{"max-bandwidth", &Parameters::max_bandwidth, 0, kAnySize, " bytes a second"},
+    ParameterField{"avail-switchover-bandwidth", &Parameters::avail_switchover_bandwidth, 0, kAnySize,
+                   " bytes a second"},
+    ParameterField{"downtime-limit", &Parameters::downtime_limit_ms, 0, 2'000'000, " milliseconds"},
+    ParameterField{"multifd-channels", &Parameters::multifd_channels, 1, 255},
+    ParameterField{"direct-io", &Parameters::direct_io},
+    // One buffer of a device must fit.
+    ParameterField{"max-queued-buffers-size", &Parameters::max_queued_buffers_size, 2 * MiB, kAnySize,
+                   " bytes"},
 };
 
 struct CapabilityField {
@@ -36,6 +45,23 @@ constexpr std::array kCapabilities = {
     CapabilityField{"events", &Capabilities::events},
     CapabilityField{"return-path", &Capabilities::return_path},
     CapabilityField{"pause-before-switchover", &Capabilities::pause_before_switchover},
+    CapabilityField{"multifd", &Capabilities::multifd},
+    CapabilityField{"switchover-ack", &Capabilities::switchover_ack},
+    CapabilityField{"mapped-ram", &Capabilities::mapped_ram},
+};
+
+/// QEMU's, and why they cannot be had here.
+struct Refused {
+  std::string_view name;
+  std::string_view reason;
+};
+constexpr std::array kRefused = {
+    Refused{
+        "postcopy-ram",
+        "VFIO devices write guest memory by DMA, which cannot wait for a page that is still at the source"},
+    Refused{
+        "background-snapshot",
+        "it saves memory while the machine runs on, and VFIO devices would write into what is being saved"},
 };
 
 template <class Table>
@@ -66,13 +92,21 @@ Status set_parameter(Parameters& parameters, const std::string& name, const json
   if (!field)
     return fail(Errc::invalid_argument, "unknown migration parameter '{}'; known are {}", shortened(name),
                 known_names(kParameters));
+  if (const auto* flag = std::get_if<bool Parameters::*>(&field->member)) {
+    if (!value.is_boolean())
+      return fail(Errc::invalid_argument, "'{}' must be true or false, not {}", name, value.type_name());
+    parameters.*(*flag) = value.get<bool>();
+    return {};
+  }
   if (!value.is_number_integer())
-    return fail(Errc::invalid_argument, "'{}' must be a whole number ({}), not {}", name, field->unit,
-                value.type_name());
+    return fail(Errc::invalid_argument, "'{}' must be a whole number{}{}{}, not {}", name,
+                field->unit.empty() ? "" : " (", field->unit.substr(field->unit.empty() ? 0 : 1),
+                field->unit.empty() ? "" : ")", value.type_name());
   const bool negative = !value.is_number_unsigned() && value.get<std::int64_t>() < 0;
-  if (negative || value.get<std::uint64_t>() > field->max)
-    return fail(Errc::invalid_argument, "'{}' must be from 0 to {} {}", name, field->max, field->unit);
-  parameters.*(field->member) = value.get<std::uint64_t>();
+  if (negative || value.get<std::uint64_t>() < field->min || value.get<std::uint64_t>() > field->max)
+    return fail(Errc::invalid_argument, "'{}' must be from {} to {}{}", name, field->min, field->max,
+                field->unit);
+  parameters.*std::get<std::uint64_t Parameters::*>(field->member) = value.get<std::uint64_t>();
   return {};
 }
 
@@ -84,6 +118,10 @@ Status set_capability(Capabilities& capabilities, const json& entry) {
   if (name == entry.end() || !name->is_string() || state == entry.end() || !state->is_boolean() ||
       entry.size() != 2)
     return fail(Errc::invalid_argument, "a capability is set by {}", kShape);
+  if (const auto* refused = find_field(kRefused, name->get_ref<const std::string&>()))
+    return state->get<bool>() ? Status(fail(Errc::unsupported, "'{}' is not possible with VFIO devices: {}",
+                                            refused->name, refused->reason))
+                              : Status{};
   const auto* field = find_field(kCapabilities, name->get_ref<const std::string&>());
   if (!field)
     return fail(Errc::invalid_argument, "unknown migration capability '{}'; known are {}",
@@ -97,7 +135,7 @@ Status set_capability(Capabilities& capabilities, const json& entry) {
 json to_json(const Parameters& parameters) {
   auto object = json::object();
   for (const auto& field : kParameters)
-    object[std::string(field.name)] = parameters.*(field.member);
+    std::visit([&](auto member) { object[std::string(field.name)] = parameters.*member; }, field.member);
   return object;
 }
 
@@ -125,6 +163,9 @@ Status apply_changes(Capabilities& capabilities, const json& changes) {
   auto changed = capabilities;
   for (const auto& entry : changes)
     HANDOVER_TRY(set_capability(changed, entry));
+  if (changed.switchover_ack && !changed.return_path)
+    return fail(Errc::invalid_argument,
+                "'switchover-ack' needs 'return-path': the destination acknowledges over it");
   capabilities = changed;
   return {};
 }

@@ -8,7 +8,7 @@
 
 namespace handover {
 
-Source::Impl::Impl(Machine& machine_of, RamMigration& ram_of, Options with)
+Source::Impl::Impl(Machine& machine_of, RamMigration* ram_of, Options with)
     : machine(machine_of), ram(ram_of), options(std::move(with)) {
 }
 
@@ -71,7 +71,7 @@ Parameters Source::Impl::current_parameters() const {
   return options.parameters;
 }
 
-Source::Source(Machine& machine, RamMigration& ram, Options options)
+Source::Source(Machine& machine, RamMigration* ram, Options options)
     : impl_(std::make_unique<Impl>(machine, ram, std::move(options))) {
   impl_->limiter.set_rate(impl_->options.parameters.max_bandwidth);
 }
@@ -102,10 +102,12 @@ Statistics Source::statistics() const {
       copy.total_ms = static_cast<std::uint64_t>(
           std::chrono::duration_cast<std::chrono::milliseconds>(Impl::Clock::now() - impl_->started).count());
   }
-  copy.total_bytes = impl_->machine.memory().size();
-  copy.dirty_sync_count = impl_->ram.sync_count();
-  copy.dirty_pages_rate = impl_->ram.dirty_pages_rate();
-  copy.rounds = impl_->ram.rounds();
+  copy.total_bytes = impl_->ram ? impl_->machine.memory().size() : 0;
+  if (const auto* ram = impl_->ram) {
+    copy.dirty_sync_count = ram->sync_count();
+    copy.dirty_pages_rate = ram->dirty_pages_rate();
+    copy.rounds = ram->rounds();
+  }
   return copy;
 }
 

@@ -27,7 +27,7 @@ struct Source::Impl {
     std::uint32_t id;
   };
 
-  Impl(Machine& machine_of, RamMigration& ram_of, Options with);
+  Impl(Machine& machine_of, RamMigration* ram_of, Options with);
   ~Impl();
 
   void launch(std::function<Result<std::unique_ptr<Channel>>()> open, bool peer);
@@ -77,7 +77,7 @@ struct Source::Impl {
   Parameters current_parameters() const;
 
   Machine& machine;
-  RamMigration& ram;
+  RamMigration* ram;  // may be null
   Options options;
   CancelSource cancel;
   RateLimiter limiter;

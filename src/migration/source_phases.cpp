@@ -44,7 +44,7 @@ Status Source::Impl::check_alive() const {
 
 Status Source::Impl::setup() {
   HANDOVER_TRACE(phase, "setup");
-  note([&](Statistics& all) { all.remaining = machine.memory().size(); });
+  note([&](Statistics& all) { all.remaining = ram ? machine.memory().size() : 0; });
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
 
@@ -82,7 +82,7 @@ Status Source::Impl::ask_pending(bool exact) {
   });
   can_precopy = sum.can_precopy;
   if (exact) {
-    const auto count = ram.sync_count();
+    const auto count = ram ? ram->sync_count() : 0;
     HANDOVER_TRACE(dirty_sync, count, sum.can_precopy, sum.must_stop);
     if (count > 1 && options.on_pass) options.on_pass(count);
   }
@@ -124,7 +124,7 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     }
     if (outcome == Iterated::more) {
       quiet.all = false;
-      if (entry.item == &ram) quiet.ram = false;
+      if (entry.item == ram) quiet.ram = false;
     }
   }
   return quiet;

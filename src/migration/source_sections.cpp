@@ -75,7 +75,7 @@ Status Source::Impl::write_starts() {
 
 Status Source::Impl::write_ends(bool ram_only) {
   for (const auto& entry : entries) {
-    if (!entry.item->is_live() || (entry.item == &ram) != ram_only) continue;
+    if (!entry.item->is_live() || (entry.item == ram) != ram_only) continue;
     HANDOVER_TRACE(section_end_begin, entry.item->display_name().c_str());
     HANDOVER_TRY(write_section(stream::Record::section_end, entry, Phase::downtime,
                                [&] { return entry.item->save_complete(*writer); }));

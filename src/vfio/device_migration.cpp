@@ -46,7 +46,7 @@ Status DeviceMigration::prepare() {
   return {};
 }
 
-Status DeviceMigration::save_setup(StreamWriter& out) {
+Status DeviceMigration::save_setup(StreamWriter& out, const SaveOptions&) {
   buffer_ = std::make_unique_for_overwrite<std::byte[]>(kChunk);
   bytes_ = 0;
   // Where the device is decides (mission C4): a running one begins its pre-copy, a stopped one is read at
@@ -142,7 +142,7 @@ ItemCounters DeviceMigration::counters() const {
   return {.bytes = bytes_.load(std::memory_order_relaxed)};
 }
 
-Status DeviceMigration::load_setup() {
+Status DeviceMigration::load_setup(const LoadOptions&) {
   if (!device_.migration())
     return fail(Errc::unsupported, "device `{}` cannot load a state: {}", device_.id(),
                 device_.migration_blocker());

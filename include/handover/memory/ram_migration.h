@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "handover/memory/dirty_source.h"
+#include "handover/memory/page_sink.h"
 #include "handover/stream/migratable.h"
 
 namespace handover {
@@ -39,19 +40,22 @@ class RamMigration final : public Migratable {
 
   void add_dirty_source(DirtySource& source);
   void remove_dirty_source(DirtySource& source);
+  /// Where the next migration's pages go instead of into the stream; null: into the stream.  Set before
+  /// save_setup(); outlives cleanup(), which forgets it.
+  void set_page_sink(PageSink* sink) { sink_ = sink; }
 
   std::string section_name() const override { return "ram"; }
   std::uint32_t version_id() const override { return 4; }
   bool is_live() const override { return true; }
 
-  Status save_setup(StreamWriter& out) override;
+  Status save_setup(StreamWriter& out, const SaveOptions& options = {}) override;
   Result<Pending> pending(bool exact) override;
   Result<Iterated> save_iterate(StreamWriter& out, const IterateBudget& budget) override;
   /// Starts with the final sync: every device must have stopped writing.
   Status save_complete(StreamWriter& out) override;
   ItemCounters counters() const override;
 
-  Status load_setup() override;
+  Status load_setup(const LoadOptions& options = {}) override;
   Status load_live(StreamReader& in, std::uint32_t version) override;
   void cleanup() override;
 
@@ -67,6 +71,7 @@ class RamMigration final : public Migratable {
 
   GuestMemory& memory_;
   std::vector<DirtySource*> sources_;
+  PageSink* sink_ = nullptr;
   std::unique_ptr<RamProgress> progress_;
   std::unique_ptr<RamSaver> saver_;
   std::unique_ptr<RamLoader> loader_;

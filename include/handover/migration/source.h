@@ -33,8 +33,9 @@ class Source {
     std::chrono::milliseconds answer_timeout{30000};
   };
 
-  /// `ram` is among the machine's migratables.
-  Source(Machine& machine, RamMigration& ram, Options options);
+  /// `ram` is among the machine's migratables; null: the machine has no memory of its own to move (a device
+  /// alone).
+  Source(Machine& machine, RamMigration* ram, Options options);
   ~Source();
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;

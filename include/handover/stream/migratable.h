@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@ struct Pending {
   std::uint64_t must_stop = 0;    ///< can only move while the machine is stopped
   std::uint64_t can_precopy = 0;  ///< can move while it runs
   bool hold_switchover = false;   ///< the item asks not to stop yet (initial bytes of a device, mission C3)
+  bool size_unknown = false;      ///< the item cannot tell what it will send stopped: must_stop is a guess
   std::uint64_t total() const { return must_stop + can_precopy; }
 };
 
@@ -33,6 +36,46 @@ struct IterateBudget {
   /// so that a device that never runs dry cannot hold up the others (mission C2).
   std::uint64_t bytes = 0;
   CancelToken cancel;
+};
+
+/// How an outgoing migration travels, as far as its items must know.
+struct SaveOptions {
+  bool parallel = false;        ///< save_parallel() follows, so END and FULL leave the item's data out
+  bool switchover_ack = false;  ///< the destination acknowledges the initial data of devices
+};
+
+/// A piece of an item's state on its way over any of several channels.
+struct Packet {
+  std::unique_ptr<std::byte[]> bytes;
+  std::size_t size = 0;
+};
+
+/// Carries the packets of one item to its load_packet() on the other side, in any order.
+class PacketSink {
+ public:
+  virtual ~PacketSink() = default;
+  /// May wait for a free channel, and for the other side to have room for the item's packets.
+  virtual Status send(Packet packet) = 0;
+};
+
+/// How far an item has been loaded, for the source's estimate and for its back-pressure.
+struct LoadProgress {
+  std::uint64_t bytes = 0;         ///< taken by the item so far
+  std::uint64_t busy_ns = 0;       ///< time that this took, waits for the stream not counted
+  std::uint64_t packet_bytes = 0;  ///< of packets alone
+};
+
+/// What an item may use while it is loaded.
+struct LoadOptions {
+  CancelToken cancel;
+  /// Bytes of packets that may wait in one item; more is a failure of the source.
+  std::uint64_t max_queued = 64ull << 20;
+  /// The initial data has been sent and loaded; load thread.  Empty: the source was not to ask.
+  std::function<void()> approve_switchover;
+  /// Any thread, often; cheap.
+  std::function<void(const LoadProgress&)> report;
+  /// A thread of the item's has failed: ends the migration.  Any thread.
+  std::function<void(const Error&)> failed;
 };
 
 /// Counters of one item, for query-migrate and reports.  Read by other threads through Statistics.
@@ -68,7 +111,7 @@ class Migratable {
   /// Last checks on the control thread; refuses with a reason that a person understands.
   virtual Status prepare() { return {}; }
   /// Body of START.
-  virtual Status save_setup(StreamWriter&) { return {}; }
+  virtual Status save_setup(StreamWriter&, const SaveOptions& = {}) { return {}; }
   /// What is left.  `exact` may cost time (a dirty sync); otherwise the last known numbers will do.
   virtual Result<Pending> pending(bool exact) {
     (void)exact;
@@ -78,6 +121,14 @@ class Migratable {
   virtual Result<Iterated> save_iterate(StreamWriter&, const IterateBudget&) { return Iterated::nothing_now; }
   /// Body of END; the machine is stopped and every item has been told.
   virtual Status save_complete(StreamWriter&) { return {}; }
+  /// True if save_parallel() and load_packet() can carry what END and FULL would.
+  virtual bool has_parallel_state() const { return false; }
+  /// The machine is stopped; on a thread of its own, beside save_complete() of the others.
+  virtual Status save_parallel(PacketSink&, const CancelToken&) {
+    return fail(Errc::unsupported, "{} has no parallel state", section_name());
+  }
+  /// Acknowledgements of the destination that the item has asked for so far (switchover-ack).
+  virtual std::uint64_t acks_wanted() const { return 0; }
   /// Body of FULL; the machine is stopped.
   virtual Status save_state(StreamWriter&) { return {}; }
   /// How FULL describes itself in the vmdescription; null: raw bytes ("data").  Valid after save_state().
@@ -87,7 +138,7 @@ class Migratable {
   virtual ItemCounters counters() const { return {}; }
 
   // Destination.
-  virtual Status load_setup() { return {}; }
+  virtual Status load_setup(const LoadOptions& = {}) { return {}; }
   /// Body of START, PART or END.
   virtual Status load_live(StreamReader&, std::uint32_t version) {
     (void)version;
@@ -98,9 +149,12 @@ class Migratable {
     (void)version;
     return fail(Errc::protocol, "{} has no full section", section_name());
   }
+  /// One packet of save_parallel(), in any order; any thread, must not block for long.
+  virtual Status load_packet(Packet) { return fail(Errc::protocol, "{} takes no packets", section_name()); }
   /// Everything iterated over has been loaded; the source is stopped.
   virtual Status switchover_start() { return {}; }
-  /// All sections are in: last checks before the destination says that it is ready (the PONG).
+  /// All sections are in: waits for what is still being loaded, and makes the last checks before the
+  /// destination says that it is ready (the PONG).  The items' calls run side by side, each on a thread.
   virtual Status load_finish() { return {}; }
 
   // Both.

@@ -36,13 +36,13 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   bool is_live() const override { return true; }
   bool has_state() const override { return true; }
   Status prepare() override;
-  Status save_setup(StreamWriter& out) override;
+  Status save_setup(StreamWriter& out, const SaveOptions& options) override;
   Result<Pending> pending(bool exact) override;
   Result<Iterated> save_iterate(StreamWriter& out, const IterateBudget& budget) override;
   Status save_complete(StreamWriter& out) override;
   Status save_state(StreamWriter& out) override;
   ItemCounters counters() const override;
-  Status load_setup() override;
+  Status load_setup(const LoadOptions& options) override;
   Status load_live(StreamReader& in, std::uint32_t version) override;
   Status load_state(StreamReader& in, std::uint32_t version) override;
   Status load_finish() override;

@@ -64,6 +64,8 @@ inline constexpr std::uint32_t kDmaWrite = 2;  ///< the device may write
 struct PrecopyInfo {
   std::uint64_t initial_bytes = 0;
   std::uint64_t dirty_bytes = 0;
+  /// New initial bytes have appeared since the last answer (REINIT of MIG_PRECOPY_INFOv2).
+  bool reinit = false;
 };
 
 }  // namespace handover::vfio

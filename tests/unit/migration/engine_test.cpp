@@ -75,7 +75,7 @@ struct Pair {
     auto [near, far] = connected();
     auto cutting = std::make_unique<CuttingChannel>(std::move(near), cut_out);
     source =
-        std::make_unique<Source>(source_machine.machine, source_machine.ram_migration, std::move(options));
+        std::make_unique<Source>(source_machine.machine, &source_machine.ram_migration, std::move(options));
     destination = std::make_unique<Destination>(destination_machine.machine, Destination::Options{});
     destination->start(std::unique_ptr<Channel>(std::make_unique<CuttingChannel>(std::move(far), cut_back)));
     source->start(std::move(cutting));
@@ -300,7 +300,7 @@ TEST(Engine, AMachineOfAnotherSizeIsRefusedAndTheSourceRunsOn) {
   SmallMachine to{2 * kRam, RunState::inmigrate};
   ASSERT_TRUE(from.start());
   auto [near, far] = connected();
-  Source source(from.machine, from.ram_migration, Pair::quick());
+  Source source(from.machine, &from.ram_migration, Pair::quick());
   Destination destination(to.machine, {});
   destination.start(std::move(far));
   source.start(std::move(near));
@@ -320,7 +320,7 @@ TEST(Engine, AStreamInAFileIsCommittedWhenDurableAndLoadsLater) {
   ASSERT_TRUE(from.start());
   const auto address = Address::parse(fmt::format("file:{}", path));
   ASSERT_TRUE(address);
-  Source source(from.machine, from.ram_migration, Pair::quick());
+  Source source(from.machine, &from.ram_migration, Pair::quick());
   source.start(*address);
   ASSERT_EQ(source.wait(), MigrationStatus::completed) << source.statistics().error;
   EXPECT_EQ(from.machine.state(), RunState::postmigrate);
@@ -339,7 +339,7 @@ TEST(Engine, AStreamInAFileIsCommittedWhenDurableAndLoadsLater) {
 TEST(Engine, AnAddressThatNobodyListensOnFailsAndTheMachineRunsOn) {
   SmallMachine from{kRam, RunState::prelaunch};
   ASSERT_TRUE(from.start());
-  Source source(from.machine, from.ram_migration, Pair::quick());
+  Source source(from.machine, &from.ram_migration, Pair::quick());
   source.start(*Address::parse("unix:/nonexistent/socket"));
   EXPECT_EQ(source.wait(), MigrationStatus::failed);
   EXPECT_THAT(source.statistics().error, HasSubstr("/nonexistent/socket"));

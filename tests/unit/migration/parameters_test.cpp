@@ -32,7 +32,8 @@ std::string capability_refusal(const json& changes) {
 
 TEST(Parameters, DefaultsAreQemus) {
   EXPECT_EQ(to_json(Parameters{}), json::parse(R"({"max-bandwidth": 134217728,
-      "avail-switchover-bandwidth": 0, "downtime-limit": 300})"));
+      "avail-switchover-bandwidth": 0, "downtime-limit": 300, "multifd-channels": 2, "direct-io": false,
+      "max-queued-buffers-size": 67108864})"));
 }
 
 TEST(Parameters, AnySubsetIsTaken) {
@@ -72,8 +73,8 @@ TEST(Parameters, WrongTypesAreRefused) {
 }
 
 TEST(Parameters, UnknownNamesAreAnsweredWithTheKnownOnes) {
-  EXPECT_THAT(refusal({{"multifd-channels", 4}}),
-              AllOf(HasSubstr("multifd-channels"), HasSubstr("max-bandwidth"),
+  EXPECT_THAT(refusal({{"multifd-compression", "zstd"}}),
+              AllOf(HasSubstr("multifd-compression"), HasSubstr("max-bandwidth"),
                     HasSubstr("avail-switchover-bandwidth"), HasSubstr("downtime-limit")));
   EXPECT_LT(refusal({{std::string(100'000, 'x'), 4}}).size(), 400u);
 }
@@ -86,7 +87,9 @@ TEST(Parameters, OneBadValueLeavesAllUntouched) {
 TEST(Capabilities, ReturnPathIsOnByDefaultAndTheOthersOff) {
   EXPECT_EQ(to_json(Capabilities{}), json::parse(R"([{"capability": "events", "state": false},
       {"capability": "return-path", "state": true},
-      {"capability": "pause-before-switchover", "state": false}])"));
+      {"capability": "pause-before-switchover", "state": false},
+      {"capability": "multifd", "state": false}, {"capability": "switchover-ack", "state": false},
+      {"capability": "mapped-ram", "state": false}])"));
 }
 
 TEST(Capabilities, AreSetAndPrintedInTheSameShape) {
@@ -98,6 +101,30 @@ TEST(Capabilities, AreSetAndPrintedInTheSameShape) {
   Capabilities copy;
   ASSERT_TRUE(apply_changes(copy, to_json(capabilities)));
   EXPECT_EQ(copy, capabilities);
+}
+
+TEST(Parameters, FlagsAreTrueOrFalse) {
+  Parameters parameters;
+  ASSERT_TRUE(apply_changes(parameters, {{"direct-io", true}}));
+  EXPECT_TRUE(parameters.direct_io);
+  EXPECT_THAT(refusal({{"direct-io", 1}}), HasSubstr("true or false"));
+  EXPECT_THAT(refusal({{"multifd-channels", 0}}), HasSubstr("from 1 to 255"));
+  EXPECT_THAT(refusal({{"max-queued-buffers-size", 4096}}), HasSubstr("from 2097152"));
+}
+
+// A9: postcopy with such devices is not supported, and says so.
+TEST(Capabilities, PostcopyIsRefusedWithItsReason) {
+  EXPECT_THAT(capability_refusal(json::parse(R"([{"capability": "postcopy-ram", "state": true}])")),
+              AllOf(HasSubstr("postcopy-ram"), HasSubstr("VFIO"), HasSubstr("DMA")));
+  Capabilities capabilities;
+  EXPECT_TRUE(
+      apply_changes(capabilities, json::parse(R"([{"capability": "postcopy-ram", "state": false}])")));
+}
+
+TEST(Capabilities, AcknowledgementNeedsTheReturnPath) {
+  EXPECT_THAT(capability_refusal(json::parse(R"([{"capability": "switchover-ack", "state": true},
+      {"capability": "return-path", "state": false}])")),
+              HasSubstr("return-path"));
 }
 
 TEST(Capabilities, BadListsAreRefusedAsAWhole) {

@@ -111,7 +111,7 @@ class LiveItem final : public Migratable, public RunStateListener {
   std::uint32_t version_id() const override { return 1; }
   bool is_live() const override { return true; }
   Status prepare() override { return faults_.hit("prepare"); }
-  Status save_setup(StreamWriter& out) override {
+  Status save_setup(StreamWriter& out, const SaveOptions&) override {
     HANDOVER_TRY(faults_.hit("save_setup"));
     turns_left_ = 3;
     out.be64(0);
@@ -131,7 +131,7 @@ class LiveItem final : public Migratable, public RunStateListener {
     out.be64(value);
     return out.status();
   }
-  Status load_setup() override { return faults_.hit("load_setup"); }
+  Status load_setup(const LoadOptions&) override { return faults_.hit("load_setup"); }
   Status load_live(StreamReader& in, std::uint32_t) override {
     HANDOVER_TRY(faults_.hit("load_live"));
     HANDOVER_ASSIGN(value, in.be64());

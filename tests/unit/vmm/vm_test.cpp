@@ -73,7 +73,7 @@ TEST(Vm, MigratedUnderLoadTheGuestGoesOnAndChecksOut) {
     incoming.start(std::move(channels.second));
     Source::Options options;
     options.parameters.downtime_limit_ms = 60'000;  // on any machine, however slow, it comes to an end
-    Source outgoing(source->vm->machine(), source->vm->ram(), options);
+    Source outgoing(source->vm->machine(), &source->vm->ram(), options);
     outgoing.start(std::move(channels.first));
     ASSERT_EQ(outgoing.wait(), MigrationStatus::completed) << outgoing.statistics().error;
     ASSERT_EQ(incoming.wait(), MigrationStatus::completed) << incoming.error();
@@ -101,7 +101,7 @@ TEST(Vm, AMigrationThatIsCancelledLeavesTheGuestWhole) {
     Source::Options options;
     options.parameters.max_bandwidth = 40 * MiB;
     options.parameters.downtime_limit_ms = random() % 2 == 0 ? 0 : 300;
-    Source outgoing(machine.vm->machine(), machine.vm->ram(), options);
+    Source outgoing(machine.vm->machine(), &machine.vm->ram(), options);
     outgoing.start(std::move(channels.first));
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
     if (!outgoing.cancel()) break;  // it had committed
@@ -122,7 +122,7 @@ TEST(Vm, AnotherMachineIsRefusedBeforeMemoryMoves) {
   test::ChannelPair channels;
   Destination incoming(destination.vm->machine(), {});
   incoming.start(std::move(channels.second));
-  Source outgoing(machine.vm->machine(), machine.vm->ram(), {});
+  Source outgoing(machine.vm->machine(), &machine.vm->ram(), {});
   outgoing.start(std::move(channels.first));
   EXPECT_EQ(incoming.wait(), MigrationStatus::failed);
   EXPECT_THAT(incoming.error(), HasSubstr("start the destination with --memory 32M"));
