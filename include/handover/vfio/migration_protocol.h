@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "handover/base/result.h"
 #include "handover/vfio_abi/device_info.h"
@@ -31,6 +32,8 @@ class MigrationProtocol {
  public:
   virtual ~MigrationProtocol() = default;
 
+  /// Which protocol and what carries it, for people and queries: "v2 over vfio-user", "v1 region".
+  virtual std::string_view protocol_name() const { return "v2"; }
   /// Feature bits kMigrationStopCopy, kMigrationP2p, kMigrationPreCopy.
   virtual std::uint64_t features() const = 0;
   virtual Result<DeviceState> state() = 0;

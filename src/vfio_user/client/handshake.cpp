@@ -52,7 +52,7 @@ Result<std::unique_ptr<ClientDevice>> ClientDevice::open(const ClientOptions& op
   HANDOVER_TRY(device->negotiate());
   // Some servers refuse everything but features to a device that another client left stopped.
   HANDOVER_TRY(device->find_migration());
-  HANDOVER_TRY(device->repair_state());
+  if (!options.keep_state) HANDOVER_TRY(device->repair_state());
   HANDOVER_TRY(device->read_info());
   HANDOVER_TRY(device->read_irqs());
   return device;
