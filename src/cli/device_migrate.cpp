@@ -50,13 +50,6 @@ void take_figures(DeviceReport& report, const Source& source) {
   report.seconds = static_cast<double>(report.statistics.total_ms) / 1000;
 }
 
-std::string whereabouts(const solo::SoloMachine& source) {
-  const auto state = source.device_state();
-  return state == vfio::DeviceState::running
-             ? "the source's device runs on"
-             : fmt::format("the source's device is in state {}", to_string(state));
-}
-
 void print_success(const MigrateCommand& command, const DeviceReport& report) {
   fmt::print(
       "migrated {} to {} in {:.2f} s, downtime {:.1f} ms, {} sent; the source's device stays in STOP\n{}",
@@ -93,7 +86,7 @@ Status migrate_away(const MigrateCommand& command, const Interrupts& interrupts)
                                   .cancel = [&] { return source->cancel(); }});
   if (!ended) {
     source.reset();
-    return fail(Errc::cancelled, "interrupted; {}", whereabouts(*machine));
+    return fail(Errc::cancelled, "interrupted; the source's device {}", whereabouts(*machine));
   }
   take_figures(report, *source);
   auto verdict = [&]() -> Status {
@@ -107,9 +100,11 @@ Status migrate_away(const MigrateCommand& command, const Interrupts& interrupts)
             "runs at {}; if not, `handover device start {}` runs it here again",
             report.error, command.to, command.target);
       case MigrationStatus::cancelled:
-        return fail(Errc::cancelled, "the migration was cancelled; {}", whereabouts(*machine));
+        return fail(Errc::cancelled, "the migration was cancelled; the source's device {}",
+                    whereabouts(*machine));
       default:
-        return fail(Errc::state, "the migration failed: {}; {}", report.error, whereabouts(*machine));
+        return fail(Errc::state, "the migration failed: {}; the source's device {}", report.error,
+                    whereabouts(*machine));
     }
   }();
   return finish(command, report, std::move(verdict));
@@ -186,9 +181,10 @@ Status LocalMove::judge() {
     return {};
   }
   if (status == MigrationStatus::cancelled)
-    return fail(Errc::cancelled, "the migration was cancelled; {}", whereabouts(*from_));
-  return fail(Errc::state, "the migration failed: {}; there: {}; {}", source_->statistics().error,
-              landed ? "it was loaded" : landed.error().to_string(), whereabouts(*from_));
+    return fail(Errc::cancelled, "the migration was cancelled; the source's device {}", whereabouts(*from_));
+  return fail(Errc::state, "the migration failed: {}; there: {}; the source's device {}",
+              source_->statistics().error, landed ? "it was loaded" : landed.error().to_string(),
+              whereabouts(*from_));
 }
 
 Status LocalMove::run() {
@@ -196,8 +192,8 @@ Status LocalMove::run() {
   if (!watch()) {
     source_.reset();
     destination_.reset();
-    return fail(Errc::cancelled, "interrupted; {}, the one at {} is in state {}", whereabouts(*from_),
-                command_.to, to_string(to_->device_state()));
+    return fail(Errc::cancelled, "interrupted; the source's device {}, the one at {} {}", whereabouts(*from_),
+                command_.to, whereabouts(*to_));
   }
   auto report = begin_report(*from_);
   report.destination = to_.get();

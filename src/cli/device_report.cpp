@@ -169,6 +169,12 @@ Status write_report(const DeviceReport& report, const std::string& path) {
   return {};
 }
 
+std::string whereabouts(const solo::SoloMachine& machine) {
+  if (machine.device().lost()) return "is lost";
+  const auto state = machine.device_state();
+  return state == vfio::DeviceState::running ? "runs" : fmt::format("is in state {}", to_string(state));
+}
+
 std::string source_line(const solo::SoloMachine& source, const Statistics& statistics) {
   if (statistics.status == MigrationStatus::none) return {};
   const auto figures = source.figures();

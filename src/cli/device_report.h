@@ -25,6 +25,9 @@ nlohmann::ordered_json report_json(const DeviceReport& report);
 /// Writes the JSON; nothing if `path` is empty.
 Status write_report(const DeviceReport& report, const std::string& path);
 
+/// What a device does now, to follow its name: "runs", "is in state stop", "is lost".
+std::string whereabouts(const solo::SoloMachine& machine);
+
 /// One line about a migration under way.
 std::string source_line(const solo::SoloMachine& source, const Statistics& statistics);
 std::string destination_line(const solo::SoloMachine& destination, MigrationStatus status);

@@ -21,12 +21,6 @@ struct SaveOptions {
   std::string json_file;
 };
 
-std::string where_it_is(const solo::SoloMachine& machine) {
-  return machine.device_state() == vfio::DeviceState::running
-             ? "the device runs"
-             : fmt::format("the device is in state {}", to_string(machine.device_state()));
-}
-
 /// Runs the migration to its end.  Afterwards the device is in STOP if it was saved, and where it was before
 /// if it was not.
 DeviceReport save(solo::SoloMachine& machine, const Address& to, const SaveOptions& options,
@@ -58,14 +52,15 @@ DeviceReport save(solo::SoloMachine& machine, const Address& to, const SaveOptio
 
 Status judge(const DeviceReport& report, const SaveOptions& options, const solo::SoloMachine& machine) {
   if (report.status == MigrationStatus::completed) {
-    std::printf("saved %s to %s: %s in %.2f s; %s\n%s", options.target.c_str(), options.to.c_str(),
+    std::printf("saved %s to %s: %s in %.2f s; the device %s\n%s", options.target.c_str(), options.to.c_str(),
                 size_text(static_cast<double>(report.statistics.transferred)).c_str(), report.seconds,
-                where_it_is(machine).c_str(), report_text(report).c_str());
+                whereabouts(machine).c_str(), report_text(report).c_str());
     return {};
   }
-  return fail(report.status == MigrationStatus::cancelled ? Errc::cancelled : Errc::state, "{}; {}",
+  return fail(report.status == MigrationStatus::cancelled ? Errc::cancelled : Errc::state,
+              "{}; the device {}",
               report.status == MigrationStatus::cancelled ? "cancelled, nothing was saved" : report.error,
-              where_it_is(machine));
+              whereabouts(machine));
 }
 
 Status run(const SaveOptions& options) {

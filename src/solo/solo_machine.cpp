@@ -106,7 +106,7 @@ Machine& SoloMachine::machine() {
   return impl_->machine;
 }
 
-vfio::Device& SoloMachine::device() {
+vfio::Device& SoloMachine::device() const {
   return impl_->device;
 }
 

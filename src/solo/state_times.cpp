@@ -17,7 +17,7 @@ bool runs(vfio::DeviceState state) {
 void StateTimes::arrived(vfio::DeviceState to, std::chrono::nanoseconds took) {
   const auto now = Clock::now();
   std::lock_guard lock(mutex_);
-  steps_.back().until = now - took;
+  steps_.back().until = std::max(steps_.back().since, now - took);
   steps_.push_back({to, took, now, {}});
 }
 

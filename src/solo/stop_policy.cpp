@@ -19,7 +19,8 @@ bool StopPolicy::hold(std::uint64_t left, std::uint64_t can_precopy, bool exact)
   if (rounds_) return rounds_made_ < *rounds_;
   const auto expected = expected_ms(left);
   if (!expected) return can_precopy > 0 && rounds_made_ < kPatience;
-  if (*expected > limit_ms_) return true;
+  // What can go while it runs should, once, even if all of it would fit into the limit.
+  if (*expected > limit_ms_ || rounds_made_ == 0) return true;
   if (!exact) return false;
   const double before = std::exchange(last_ms_, *expected);
   return *expected > limit_ms_ / 10 && *expected <= before / 2;

@@ -10,10 +10,10 @@ namespace handover::solo {
 
 /// Decides when a device that is read while it runs may be stopped.  Policy only: no I/O, no clock.
 ///
-/// Either after a number of rounds, or when what is left takes no longer than the downtime limit at the rate
-/// at which the device has given its state so far.  Small pieces say nothing about a rate, only about the
-/// cost of asking, so only larger ones are measured; with nothing measured there is nothing to wait for
-/// either.
+/// Either after a number of rounds, or, when one has been made, as soon as what is left takes no longer than
+/// the downtime limit at the rate at which the device has given its state so far.  Small pieces say nothing
+/// about a rate, only about the cost of asking, so only larger ones are measured; with nothing measured there
+/// is nothing to wait for either.
 class StopPolicy {
  public:
   /// The least piece that a rate is measured by.

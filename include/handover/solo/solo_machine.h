@@ -49,7 +49,7 @@ class SoloMachine {
   SoloMachine& operator=(const SoloMachine&) = delete;
 
   Machine& machine();
-  vfio::Device& device();
+  vfio::Device& device() const;
   /// Where the device was at first, and is as last seen.
   vfio::DeviceState found_in() const;
   vfio::DeviceState device_state() const;

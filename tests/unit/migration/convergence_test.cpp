@@ -85,6 +85,17 @@ TEST(Convergence, PassesThatHalveWhatIsLeftGoOnUntilItIsShortEnough) {
   EXPECT_FALSE(after_pass(30)) << "a tenth of the limit";
 }
 
+TEST(Convergence, AFewBytesLoadedTellNoRate) {
+  Convergence convergence;
+  convergence.sent(kRam, 1 << 30, Seconds{1});
+  convergence.loaded(kRam, 88, Seconds{0.001});
+  EXPECT_EQ(convergence.load_rate(kRam), 0);
+  EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 1 << 20}}));
+  convergence.loaded(kRam, 1 << 20, Seconds{2});
+  EXPECT_EQ(convergence.load_rate(kRam), 1 << 19);
+  EXPECT_FALSE(fits(convergence, {Pending{.must_stop = 1 << 20}}));
+}
+
 TEST(Convergence, TheRateFollowsTheLastWindow) {
   Convergence convergence;
   convergence.sent(kRam, 1000, Seconds{1});
