@@ -49,6 +49,7 @@ struct Source::Impl {
   void back_out(Error why);
   void enter_doubt(std::string why);
   void finish(MigrationStatus final_status);
+  void cleanup_items();
 
   /// Who had nothing left to send in a pass.
   struct Quiet {

@@ -332,6 +332,19 @@ void Source::Impl::enter_doubt(std::string why) {
   finish(MigrationStatus::in_doubt);
 }
 
+void Source::Impl::cleanup_items() {
+  for (const auto& entry : entries)
+    entry.item->cleanup();
+  // Channels count behind what was handed to them; now the counts are final.
+  note([&](Statistics& all) {
+    for (const auto& entry : entries) {
+      const auto counters = entry.item->counters();
+      all.items[entry.id].normal_pages = counters.normal_pages;
+      all.items[entry.id].zero_pages = counters.zero_pages;
+    }
+  });
+}
+
 void Source::Impl::finish(MigrationStatus final_status) {
   note([&](Statistics& all) {
     if (stopped != Clock::time_point{}) {
@@ -347,8 +360,7 @@ void Source::Impl::finish(MigrationStatus final_status) {
     shut_on_cancel = nullptr;
     multifd_on_cancel = nullptr;
   });
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
   answers.reset();
   multifd.reset();
   channel.reset();
@@ -365,8 +377,8 @@ void Source::Impl::back_out(Error why) {
     multifd_on_cancel = nullptr;
   });
   if (channel) channel->shutdown();
+  if (multifd) multifd->shutdown();
   answers.reset();
-  multifd.reset();
   if (have_stopped_machine) {
     auto back = machine.loop().call([&]() -> Status {
       // A guest that panicked, or a machine that a failing device brought down, stays as it is.
@@ -378,8 +390,8 @@ void Source::Impl::back_out(Error why) {
       note([&](Statistics& all) { all.error += "; and then " + back.error().to_string(); });
     }
   }
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
+  multifd.reset();
   channel.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }

@@ -181,6 +181,7 @@ Status DeviceMigration::load_finish() {
     HANDOVER_TRY(packets_->wait());
   else
     HANDOVER_TRY(settle());
+  if (packets_) queued_peak_ = packets_->peak();
   if (!settled_) return fail(Errc::protocol, "the state of device `{}` is not complete", device_.id());
   loading_ = false;
   return {};

@@ -207,7 +207,8 @@ Status DeviceMigration::save_state(StreamWriter& out) {
 }
 
 ItemCounters DeviceMigration::counters() const {
-  return {.bytes = bytes_.load(std::memory_order_relaxed)};
+  return {.bytes = bytes_.load(std::memory_order_relaxed),
+          .queued_peak = queued_peak_.load(std::memory_order_relaxed)};
 }
 
 void DeviceMigration::cleanup() {

@@ -88,6 +88,7 @@ struct ItemCounters {
   std::uint64_t bytes = 0;         ///< payload and its framing
   std::uint64_t normal_pages = 0;  ///< RAM only
   std::uint64_t zero_pages = 0;    ///< RAM only
+  std::uint64_t queued_peak = 0;   ///< destination: the most bytes of packets that ever waited to be loaded
 };
 
 /// Everything that has state to move: RAM, a vCPU, a device.

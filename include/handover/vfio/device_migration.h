@@ -96,6 +96,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   std::string path_;
   std::atomic<DeviceState> state_{DeviceState::running};
   std::atomic<std::uint64_t> bytes_{0};
+  std::atomic<std::uint64_t> queued_peak_{0};
   std::unique_ptr<std::byte[]> buffer_;
 
   // Source.  The migration thread's; save_parallel() runs when that waits.

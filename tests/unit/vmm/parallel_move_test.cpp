@@ -16,8 +16,9 @@ GuestOptions busy_guest() {
 
 /// A migration over multifd channels and a socket of its own.
 struct ParallelMove {
-  ParallelMove(ServedVm& from, ServedVm& to, std::uint64_t channels, Source::Options options = {})
-      : incoming(to.vm->machine(), {}),
+  ParallelMove(ServedVm& from, ServedVm& to, std::uint64_t channels, Source::Options options = {},
+               Destination::Options incoming_options = {})
+      : incoming(to.vm->machine(), std::move(incoming_options)),
         outgoing(from.vm->machine(), &from.vm->ram(), with(std::move(options), channels)) {
     const auto address = Address::parse("unix:" + folder.file("migration"));
     incoming.start(listen_on(*address).value());
@@ -133,6 +134,35 @@ TEST(ParallelMove, ADestinationThatDiesIsAFailureAndTheSourceRunsOn) {
   EXPECT_EQ(machine.vm->machine().state(), RunState::running);
   ASSERT_TRUE(machine.do_jobs(50));
   expect_sound(machine, 2);
+}
+
+// The device takes its state more slowly than it comes; what waits stays within the bound all the same.
+TEST(ParallelMove, WhatWaitsForASlowDeviceStaysWithinTheBound) {
+  constexpr std::uint64_t kBound = 3 * MiB;
+  ServedVm source(1, false, busy_guest(), 32 * MiB, 24 * MiB);
+  ServedVm destination(1, true, {}, 32 * MiB, 24 * MiB);
+  ASSERT_TRUE(source.start());
+  ASSERT_TRUE(source.do_jobs(500));
+  ASSERT_TRUE(source.vm->loop().call([&] { return source.vm->machine().stop(RunState::paused); }));
+  Destination::Options options;
+  options.parameters.max_queued_buffers_size = kBound;
+  ParallelMove move(source, destination, 4, {}, std::move(options));
+  // Whatever else the loop of the device does, it does instead of loading.
+  std::atomic<bool> done{false};
+  std::thread distraction([&] {
+    while (!done)
+      destination.servers[0]->loop.call([] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); });
+  });
+  const auto ended = move.outgoing.wait();
+  done = true;
+  distraction.join();
+  ASSERT_EQ(ended, MigrationStatus::completed) << move.outgoing.statistics().error;
+  ASSERT_EQ(move.incoming.wait(), MigrationStatus::completed) << move.incoming.error();
+  const auto& items = destination.vm->machine().migratables();
+  const auto counters = items.back()->counters();
+  EXPECT_GT(counters.bytes, 2 * kBound) << "else there was nothing to bound";
+  EXPECT_GT(counters.queued_peak, 0u);
+  EXPECT_LE(counters.queued_peak, kBound);
 }
 
 TEST(ParallelMove, AFileHasNoOtherChannels) {
