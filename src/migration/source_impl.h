@@ -62,7 +62,7 @@ struct Source::Impl {
   void note_estimate(const Pending& sum);
   /// Acknowledgements that are still to come; more than were asked for are a failure.
   Result<std::uint64_t> acks_outstanding() const;
-  Status finish_parallel(ParallelSaver& devices);
+  Status finish_channels(ParallelSaver* devices, std::uint64_t ram_before);
   std::uint64_t transferred() const;
   Status wait_for_continue();
   Status give_up();

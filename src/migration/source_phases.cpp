@@ -157,6 +157,8 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     auto outcome = Iterated::more;
     while (outcome == Iterated::more && writer->position() < end) {
       HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
+      // Its pages do not move the writer, and it hands over a whole turn at once.
+      if (entry.item == ram && multifd) break;
     }
     if (outcome == Iterated::more) {
       quiet.all = false;
@@ -206,12 +208,16 @@ Status Source::Impl::wait_for_continue() {
   return cancel.token().check();
 }
 
-Status Source::Impl::finish_parallel(ParallelSaver& devices) {
-  HANDOVER_TRY(devices.wait());
+// What went over the channels is counted when it is out.
+Status Source::Impl::finish_channels(ParallelSaver* devices, std::uint64_t ram_before) {
+  if (devices) HANDOVER_TRY(devices->wait());
   HANDOVER_TRY(multifd->drain(cancel.token()));
-  auto sent = devices.sent().begin();
-  for (const auto& entry : entries)
-    if (entry.item->has_parallel_state()) account(entry, Phase::downtime, *sent++);
+  std::size_t saved = 0;
+  for (const auto& entry : entries) {
+    if (devices && entry.item->has_parallel_state())
+      account(entry, Phase::downtime, devices->sent()[saved++]);
+    if (entry.item == ram) account(entry, Phase::downtime, multifd->counters().bytes - ram_before);
+  }
   return {};
 }
 
@@ -240,6 +246,7 @@ Status Source::Impl::switch_over() {
   set_status(MigrationStatus::device);
   stream::write_command(*writer, stream::Command::switchover_start);
   HANDOVER_TRY(writer->flush());
+  const auto ram_before = multifd ? multifd->counters().bytes : 0;
   std::optional<ParallelSaver> devices;
   if (save_options.parallel) {
     devices.emplace(*multifd, *answers, cancel.token());
@@ -249,7 +256,7 @@ Status Source::Impl::switch_over() {
   HANDOVER_TRY(write_ends(true));
   parts.final_ram = laps.lap();
   HANDOVER_TRY(write_ends(false));
-  if (devices) HANDOVER_TRY(finish_parallel(*devices));
+  if (multifd) HANDOVER_TRY(finish_channels(devices ? &*devices : nullptr, ram_before));
   HANDOVER_TRY(write_states());
   parts.device_state = laps.lap();
   if (answers) {
