@@ -19,6 +19,9 @@ enum class MigrationInterface {
 
 struct ServerOptions {
   std::string socket_path;
+  /// Largest data count of one message, announced to the client.
+  std::uint32_t max_data_xfer_size = 1 << 20;
+  std::uint32_t max_dma_maps = 65535;
   /// The device model is the same for all.  A model that cannot migrate does not, whatever is said here.
   MigrationInterface migration = MigrationInterface::v2;
   /// Which of the model's migration features clients are offered; kMigrationStopCopy must be among them.
@@ -33,9 +36,6 @@ struct ServerOptions {
   std::uint32_t v1_data_size = (1 << 20) - 4096;
   /// v1: false: the data goes by reads and writes only.
   bool v1_data_mappable = true;
-  /// Largest data count of one message, announced to the client.
-  std::uint32_t max_data_xfer_size = 1 << 20;
-  std::uint32_t max_dma_maps = 65535;
 };
 
 /// Serves one device model on a UNIX socket, one client at a time; a second client waits in the backlog.
