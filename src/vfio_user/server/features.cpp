@@ -177,21 +177,19 @@ Outcome Session::mig_data_read(const Message& message) {
   if (head.size > host_.options.max_data_xfer_size) return refuse(EINVAL, "{} bytes at once", head.size);
   if (head.argsz < wire_size<MigDataHead>() + std::uint64_t{head.size})
     return refuse(EINVAL, "argsz {}", head.argsz);
-  constexpr auto kFixed = wire_size<MigDataHead>();
-  Reply reply;
-  auto& out = reply.payload.payload();
-  out.zeros(kFixed + head.size);
-  const auto data = out.view().last(head.size);
+  Payload data(head.size);
   std::size_t got = 0;
   if (head.size > 0) {
     HANDOVER_ASSIGN(got, host_.model.migration_read(data));
   }
   if (got > data.size())
     return refuse(EIO, "the device gave {} bytes where {} were asked for", got, data.size());
+  data.cut(got);
   head.size = static_cast<std::uint32_t>(got);
-  head.argsz = static_cast<std::uint32_t>(kFixed + got);
-  reply.payload.overwrite(0, head);
-  reply.payload.cut(kFixed + got);
+  head.argsz = static_cast<std::uint32_t>(wire_size<MigDataHead>() + got);
+  Reply reply;
+  reply.payload.add(head);
+  reply.data = std::move(data);
   return reply;
 }
 

@@ -16,6 +16,7 @@ namespace handover::vfio_user {
 struct Reply {
   MessageBuilder payload;
   std::vector<UniqueFd> fds;
+  Payload data;  ///< goes on after the payload
 };
 /// A reply, or nothing yet: complete() will be called.
 using Outcome = Result<std::optional<Reply>>;
