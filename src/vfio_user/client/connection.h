@@ -35,7 +35,16 @@ class Connection {
   /// The reply of a command that succeeded.  A refusal has Errc::device and the server's errno.
   /// `max_reply` allows a reply larger than a data transfer.
   Result<Message> call(protocol::Command command, MessageBuilder payload, std::vector<UniqueFd> fds = {},
-                       std::size_t max_reply = 0);
+                       std::size_t max_reply = 0) {
+    return call(command, std::move(payload), Data{}, std::move(fds), max_reply);
+  }
+  /// Much data of the caller's that is neither copied on its way out nor on its way in.
+  struct Data {
+    std::span<const std::byte> out;  ///< the command goes on with it
+    FrameReader::Landing in;         ///< Message::landed says how much of a reply is there
+  };
+  Result<Message> call(protocol::Command command, MessageBuilder payload, Data data,
+                       std::vector<UniqueFd> fds = {}, std::size_t max_reply = 0);
 
   /// From now on the server's commands come on a socket of their own.
   void use_twin(UniqueFd twin);
@@ -57,6 +66,7 @@ class Connection {
   };
   struct Waiter {
     protocol::Command command;
+    Data data;
     std::optional<Result<Message>> reply;
   };
 
@@ -66,7 +76,10 @@ class Connection {
   bool serve(Stream& stream, short events);
   Status handle(Stream& stream, Message message);
   Status take_reply(const Stream& stream, Message message);
-  void send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds = {});
+  FrameReader::Landing landing(const protocol::Header& header) const;
+  void send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds = {},
+            std::span<const std::byte> data = {});
+  std::unexpected<Error> give_up(std::unique_lock<std::mutex>& lock, Error why);
   void wake();
 
   const std::string name_;
@@ -84,6 +97,7 @@ class Connection {
   std::uint16_t next_id_ = 0;
   std::size_t max_message_;
   bool one_at_a_time_ = true;
+  bool reading_ = false;  // the thread may be writing to where a reply lands
   bool stopping_ = false;
   std::optional<Error> lost_;
   std::function<void(std::string)> on_lost_;

@@ -38,13 +38,16 @@ Result<StateRead> ClientMigration::read(std::span<std::byte> buffer) {
   const auto size = static_cast<std::uint32_t>(std::min(buffer.size(), peer_.max_transfer));
   MessageBuilder request;
   request.add(MigDataHead{static_cast<std::uint32_t>(wire_size<MigDataHead>()) + size, size});
-  HANDOVER_ASSIGN(const auto reply, connection_.call(Command::mig_data_read, std::move(request)));
+  const Connection::Data into{.out = {}, .in = {wire_size<MigDataHead>(), buffer.first(size)}};
+  HANDOVER_ASSIGN(const auto reply, connection_.call(Command::mig_data_read, std::move(request), into));
   // Some servers pad the reply to what was asked for: only `size` counts.
   HANDOVER_ASSIGN(const auto data, MigData::decode(reply.payload));
-  if (data.head.size > size || data.head.size > data.data.size())
+  const auto received = reply.landed + data.data.size();
+  if (data.head.size > size || data.head.size > received)
     return fail(Errc::protocol, "{} bytes of device state asked for, {} announced, {} received", size,
-                data.head.size, data.data.size());
-  std::ranges::copy(data.data.first(data.head.size), buffer.begin());
+                data.head.size, received);
+  // What is longer than asked for did not land.
+  if (!data.data.empty()) std::ranges::copy(data.data.first(data.head.size), buffer.begin());
   const auto pause = last_ == DeviceState::stop_copy ? StateRead::Kind::end : StateRead::Kind::nothing_now;
   return StateRead{data.head.size < size ? pause : StateRead::Kind::data, data.head.size};
 }
@@ -54,8 +57,8 @@ Status ClientMigration::write(std::span<const std::byte> data) {
     const auto part = data.first(std::min(data.size(), peer_.max_transfer));
     const auto size = static_cast<std::uint32_t>(part.size());
     MessageBuilder request;
-    request.add(MigDataHead{static_cast<std::uint32_t>(wire_size<MigDataHead>()) + size, size}).data(part);
-    HANDOVER_TRY(connection_.call(Command::mig_data_write, std::move(request)));
+    request.add(MigDataHead{static_cast<std::uint32_t>(wire_size<MigDataHead>()) + size, size});
+    HANDOVER_TRY(connection_.call(Command::mig_data_write, std::move(request), {.out = part, .in = {}}));
     data = data.subspan(part.size());
   }
   return {};
@@ -64,7 +67,8 @@ Status ClientMigration::write(std::span<const std::byte> data) {
 Result<std::optional<vfio::PrecopyInfo>> ClientMigration::precopy_info() {
   if (!probed_.precopy_info) return std::nullopt;
   const auto info = get_feature<PrecopyInfoData>(connection_, kFeatureMigPrecopyInfo);
-  if (info) return vfio::PrecopyInfo{info->initial_bytes, info->dirty_bytes};
+  if (info)
+    return vfio::PrecopyInfo{info->initial_bytes, info->dirty_bytes, (info->flags & kPrecopyReinit) != 0};
   if (info.error().sys_errno() == ENODATA) return std::nullopt;
   return std::unexpected(info.error());
 }

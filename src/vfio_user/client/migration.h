@@ -19,6 +19,7 @@ class ClientMigration final : public vfio::MigrationProtocol {
   ClientMigration(Connection& connection, const Peer& peer, Probed probed)
       : connection_(connection), peer_(peer), probed_(probed) {}
 
+  std::string_view protocol_name() const override { return "v2 over vfio-user"; }
   std::uint64_t features() const override { return probed_.features; }
   Result<vfio::DeviceState> state() override;
   Status set_state(vfio::DeviceState to) override;

@@ -37,6 +37,7 @@ class RestlessDevice final : public vfio_user::DeviceModel {
     if (info->initial_bytes == 0 && pretended_ == 0 && renewals_ > 0) {
       --renewals_;
       pretended_ = 100;
+      info->reinit = true;
     }
     info->initial_bytes += pretended_;
     return info;
