@@ -41,7 +41,8 @@ class MigrationProtocol {
   virtual Status set_state(DeviceState to) = 0;
   /// In PRE_COPY, PRE_COPY_P2P and STOP_COPY.
   virtual Result<StateRead> read(std::span<std::byte> buffer) = 0;
-  /// In RESUMING; takes all of it.
+  /// In RESUMING; takes all of it.  That the device could not load it may be said only by the next write()
+  /// or set_state(): a load has succeeded when the device has left RESUMING.
   virtual Status write(std::span<const std::byte> data) = 0;
   /// Empty if the device cannot say.  In PRE_COPY and PRE_COPY_P2P only.
   virtual Result<std::optional<PrecopyInfo>> precopy_info() = 0;

@@ -107,9 +107,43 @@ void Connection::lose(Error error) {
 
 Result<Message> Connection::call(Command command, MessageBuilder payload, Data data,
                                  std::vector<UniqueFd> fds, std::size_t max_reply) {
-  HANDOVER_TRACE(vfio_user_client_call, static_cast<std::uint32_t>(command));
-  Waiter waiter{command, data, std::nullopt};
+  const auto waiter = std::make_shared<Waiter>(command, data);
   std::unique_lock lock(mutex_);
+  HANDOVER_TRY(start(lock, waiter, std::move(payload), std::move(fds), max_reply));
+  return await(lock, waiter);
+}
+
+bool Connection::may_run_ahead() const {
+  std::lock_guard lock(mutex_);
+  return !one_at_a_time_;
+}
+
+Result<Connection::Ticket> Connection::begin(Command command, MessageBuilder payload,
+                                             std::span<const std::byte> out, std::size_t head, Payload room) {
+  auto waiter = std::make_shared<Waiter>(command, Data{.out = out, .in = {}}, std::move(room));
+  waiter->data.in = {head, waiter->room};
+  std::unique_lock lock(mutex_);
+  HANDOVER_TRY(start(lock, waiter, std::move(payload), {}, 0));
+  main_.queue.let_go(std::exchange(waiter->data.out, {}));
+  return waiter;
+}
+
+Result<Message> Connection::finish(const Ticket& ticket) {
+  std::unique_lock lock(mutex_);
+  return await(lock, ticket);
+}
+
+void Connection::forget(const Ticket& ticket) {
+  std::lock_guard lock(mutex_);
+  ticket->forgotten = true;
+  // Otherwise the thread may be filling it.
+  if (ticket->reply) waiting_.erase(ticket->id);
+}
+
+// Under the lock, which is given back for as long as it is not this command's turn.
+Status Connection::start(std::unique_lock<std::mutex>& lock, const Ticket& waiter, MessageBuilder payload,
+                         std::vector<UniqueFd> fds, std::size_t max_reply) {
+  HANDOVER_TRACE(vfio_user_client_call, static_cast<std::uint32_t>(waiter->command));
   // Each call before this one has its own time limit.
   changed_.wait(lock, cancel_.stop(), [&] { return lost_ || !one_at_a_time_ || waiting_.empty(); });
   if (lost_) return std::unexpected(*lost_);
@@ -117,21 +151,27 @@ Result<Message> Connection::call(Command command, MessageBuilder payload, Data d
   max_message_ = std::max(max_message_, max_reply);
   while (waiting_.contains(next_id_))
     ++next_id_;
-  const auto id = next_id_++;
+  waiter->id = next_id_++;
+  waiter->deadline = std::chrono::steady_clock::now() + timeout_;
   Header header;
-  header.id = id;
-  header.command = static_cast<std::uint16_t>(command);
-  waiting_[id] = &waiter;
-  send(main_, payload.finish(header, data.out.size()), std::move(fds), data.out);
-  changed_.wait_until(lock, cancel_.stop(), std::chrono::steady_clock::now() + timeout_,
-                      [&] { return lost_ || waiter.reply; });
-  waiting_.erase(id);
-  main_.queue.let_go(data.out);
+  header.id = waiter->id;
+  header.command = static_cast<std::uint16_t>(waiter->command);
+  waiting_[waiter->id] = waiter;
+  const auto& out = waiter->data.out;
+  send(main_, payload.finish(header, out.size()), std::move(fds), out);
+  return {};
+}
+
+// Under the lock.
+Result<Message> Connection::await(std::unique_lock<std::mutex>& lock, const Ticket& waiter) {
+  changed_.wait_until(lock, cancel_.stop(), waiter->deadline, [&] { return lost_ || waiter->reply; });
+  waiting_.erase(waiter->id);
+  main_.queue.let_go(waiter->data.out);
   if (one_at_a_time_) changed_.notify_all();
-  if (waiter.reply) return std::move(*waiter.reply);
+  if (waiter->reply) return std::move(*waiter->reply);
   if (auto cancelled = cancel_.check(); !cancelled) return give_up(lock, std::move(cancelled).error());
   auto late = give_up(lock, Error(Errc::timeout, fmt::format("no answer to {} within {} ms",
-                                                             to_string(command), timeout_.count())));
+                                                             to_string(waiter->command), timeout_.count())));
   return std::unexpected(std::move(late).error().with_context(name_));
 }
 
@@ -261,6 +301,7 @@ Status Connection::take_reply(const Stream& stream, Message message) {
   } else {
     reply = std::move(message);
   }
+  if (found->second->forgotten) waiting_.erase(found);
   changed_.notify_all();
   return {};
 }

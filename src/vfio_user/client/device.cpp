@@ -125,6 +125,7 @@ Status ClientDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> 
 Status ClientDevice::reset() {
   if (!(info_.flags & vfio::kDeviceFlagReset)) return fail(Errc::unsupported, "{} cannot be reset", name_);
   HANDOVER_TRY(connection_.call(Command::device_reset, {}));
+  if (v2_) v2_->forget_session();
   return {};
 }
 

@@ -75,6 +75,7 @@ class ClientDevice final : public vfio::Device {
   std::vector<vfio::IrqInfo> irqs_;
   std::vector<std::vector<bool>> installed_;  // which vectors have an eventfd, one list an index
   std::unique_ptr<vfio::MigrationProtocol> migration_;
+  ClientMigration* v2_ = nullptr;  // migration_, if it is that
   std::optional<ClientDmaLog> dma_log_;
   std::string blocker_;
 };

@@ -180,7 +180,9 @@ Status ClientDevice::find_features() {
   }
   HANDOVER_ASSIGN(probed.data_size, probe_feature(connection_, kFeatureMigDataSize, kFeatureGet));
   HANDOVER_ASSIGN(probed.precopy_info, probe_feature(connection_, kFeatureMigPrecopyInfo, kFeatureGet));
-  migration_ = std::make_unique<ClientMigration>(connection_, peer_, probed);
+  auto v2 = std::make_unique<ClientMigration>(connection_, peer_, probed);
+  v2_ = v2.get();
+  migration_ = std::move(v2);
   blocker_.clear();
   return {};
 }

@@ -82,6 +82,7 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
       });
       return;
     }
+    widen(client);
     connected_ = true;
     session_ = std::make_shared<Session>(host_, std::move(client));
     session_->start([weak = weak_from_this()] {
