@@ -37,7 +37,8 @@ Result<std::uint32_t> slot_of(const json& arguments) {
     if (text.ends_with(".0")) text.remove_suffix(2);
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), slot, 16);
     sound = error == std::errc{} && end == text.data() + text.size();
-  } else if (at->is_number_unsigned()) {
+  } else if (at->is_number_integer()) {
+    // A negative one wraps to one that is too large.
     slot = at->get<std::uint64_t>();
     sound = true;
   }

@@ -23,11 +23,12 @@ struct DmaMapping {
   Iova iova;
   std::uint64_t size = 0;
   std::uint32_t flags = kDmaRead | kDmaWrite;
-  int fd = -1;                       ///< -1: reachable only through messages or not at all
-  std::uint64_t offset = 0;          ///< in the file
-  void* host = nullptr;              ///< where this process has it mapped (kernel back ends need it)
-  std::shared_ptr<const void> keep;  ///< holds what `host` points to as long as it is mapped; may be empty
-  bool peer = false;                 ///< another device's memory: no part of guest RAM, and of no dirty log
+  int fd = -1;               ///< -1: reachable only through messages or not at all
+  std::uint64_t offset = 0;  ///< in the file
+  void* host = nullptr;      ///< where this process has it mapped (kernel back ends need it)
+  /// Holds what `host` points to as long as it is mapped; may be empty.
+  std::shared_ptr<const void> keep = nullptr;
+  bool peer = false;  ///< another device's memory: no part of guest RAM, and of no dirty log
 };
 
 /// The file behind a mappable area, for those who map it elsewhere.
