@@ -59,8 +59,8 @@ struct ServedAccelerator {
 /// A machine with its device servers.
 struct ServedVm {
   ServedVm(std::size_t devices, bool incoming, const vmm::GuestOptions& guest,
-           std::uint64_t memory = 32 * MiB)
-      : ServedVm(std::vector<ServedOptions>(devices),
+           std::uint64_t memory = 32 * MiB, std::uint64_t device_memory = 2 * MiB)
+      : ServedVm(std::vector<ServedOptions>(devices, {.memory = device_memory}),
                  {.memory = memory, .devices = {}, .guest = guest, .incoming = incoming}) {}
   /// One device for each of `devices`; accel0 and so on.
   ServedVm(const std::vector<ServedOptions>& devices, vmm::VmConfig config) {
