@@ -56,7 +56,7 @@ TEST(ParallelMove, SeveralDevicesMoveOverAnyNumberOfChannels) {
       ASSERT_EQ(move.incoming.wait(), MigrationStatus::completed) << move.incoming.error();
       const auto figures = move.outgoing.statistics();
       EXPECT_EQ(figures.multifd_channels, channels);
-      EXPECT_GT(figures.multifd_bytes, figures.transferred / 2) << "RAM and the devices' last state";
+      EXPECT_GT(figures.multifd_bytes, 8 * MiB) << "the guest has written that much RAM";
       EXPECT_EQ(figures.switchover_acks, 3u) << "one a device with pre-copy";
       EXPECT_EQ(destination->vm->machine().state(), RunState::running);
       ASSERT_TRUE(destination->do_jobs(100));
