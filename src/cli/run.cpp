@@ -21,6 +21,7 @@ struct RunOptions {
   std::vector<std::string> devices;
   std::string incoming;
   std::string qmp;
+  std::string p2p = "on";
   bool paused = false;
   bool with_parent = false;
 };
@@ -34,6 +35,8 @@ json guest_json(const vmm::GuestReport& report) {
           {"pages-checked", report.pages_checked},
           {"jobs-submitted", report.jobs_submitted},
           {"jobs-completed", report.jobs_completed},
+          {"p2p-jobs", report.p2p_jobs},
+          {"p2p-faults", report.p2p_faults},
           {"interrupts", report.interrupts},
           {"interrupts-lost", report.interrupts_lost},
           {"mismatches", report.mismatches},
@@ -112,7 +115,8 @@ Status RunSession::set_up() {
                               .incoming_paused = options_.paused,
                               .quit = [this](int code) { quit(code); },
                               .guest_report = [this]() -> Result<json> { return guest_json(vm_->guest()); },
-                              .verify = [this](control::Reply reply) { verify(std::move(reply)); }}));
+                              .verify = [this](control::Reply reply) { verify(std::move(reply)); },
+                              .vm = vm_.get()}));
   return {};
 }
 
@@ -172,6 +176,7 @@ Status complete(RunOptions& options) {
     HANDOVER_ASSIGN(auto device, vmm::parse_device_option(text));
     options.config.devices.push_back(std::move(device));
   }
+  options.config.p2p = options.p2p == "on";
   options.config.incoming = !options.incoming.empty();
   if (options.config.incoming && options.incoming != "defer") HANDOVER_TRY(Address::parse(options.incoming));
   if (options.config.incoming && options.qmp.empty())
@@ -207,8 +212,14 @@ void add_run(CLI::App& app, int& exit_code) {
   command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
   command->add_flag("--prealloc", options->config.prealloc,
                     "take all RAM from the host at the start; a destination then loads faster");
-  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME; may be repeated")
+  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME[,slot=N]; may be repeated")
       ->take_all();
+  command
+      ->add_option("--p2p", options->p2p,
+                   "whether devices reach each other's memory by DMA; the same on both sides of a migration. "
+                   "off lets several devices migrate of which one has no P2P state")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
   command->add_option(
       "--incoming", options->incoming,
       "wait for a migration on this address (tcp:HOST:PORT, unix:PATH, fd:N, file:PATH, exec:COMMAND), "

@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "control/device_commands.h"
 #include "control/json_members.h"
 #include "control/machine_commands.h"
 
@@ -10,7 +11,10 @@ namespace handover::control {
 using nlohmann::json;
 
 struct MachineControl::Impl {
-  Impl(EventLoop& on, MachineControlOptions with) : loop(on), options(std::move(with)) {}
+  Impl(EventLoop& on, MachineControlOptions with) : loop(on), options(std::move(with)) {
+    if (options.vm)
+      devices.emplace(*options.vm, [this](std::string_view name, json data) { emit(name, std::move(data)); });
+  }
 
   // The server comes after the controller that speaks through it and goes before it.
   void emit(std::string_view name, json data) {
@@ -26,14 +30,20 @@ struct MachineControl::Impl {
       emit("GUEST_PANICKED", {{"action", "pause"}, {"x-handover-reason", options.machine.trouble()}});
   }
 
+  void close(std::function<void()> done) {
+    if (devices) devices->close();
+    controller->close(std::move(done));
+  }
+
   void quit(int exit_code) {
-    controller->close([this, exit_code] { options.quit(exit_code); });
+    close([this, exit_code] { options.quit(exit_code); });
   }
 
   void add_commands(CommandTable& commands);
 
   EventLoop& loop;
   MachineControlOptions options;
+  std::optional<DeviceCommands> devices;
   std::unique_ptr<MigrationController> controller;
   std::mutex mutex;  // guards `server`; held only while an event is queued
   std::unique_ptr<QmpServer> server;
@@ -42,6 +52,8 @@ struct MachineControl::Impl {
 void MachineControl::Impl::add_commands(CommandTable& commands) {
   add_machine_commands(commands, options.machine, controller->outgoing_status());
   add_migration_commands(commands, *controller);
+  add_postcopy_commands(commands);
+  if (devices) devices->add_to(commands, *controller);
   commands.add("quit", [this](const json& arguments, const Reply& reply) {
     if (auto known = only_members(arguments, "quit", {}); !known) return reply.done(std::move(known));
     if (*controller->outgoing_status() == MigrationStatus::in_doubt)
@@ -124,7 +136,7 @@ void MachineControl::device_lost(const std::string& device, const std::string& r
 }
 
 void MachineControl::close(std::function<void()> done) {
-  impl_->controller->close(std::move(done));
+  impl_->close(std::move(done));
 }
 
 }  // namespace handover::control

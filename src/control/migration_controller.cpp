@@ -192,4 +192,33 @@ void MigrationController::report(Reply reply) {
   });
 }
 
+std::string MigrationController::under_way() const {
+  if (source_ && source_->status() == MigrationStatus::in_doubt)
+    return "the last migration is in doubt; settle it with x-handover-resolve";
+  if (source_ && !is_final(source_->status()))
+    return fmt::format("a migration is under way (status {}); wait for its end, or cancel it",
+                       to_string(source_->status()));
+  if (destination_ && !is_final(destination_->status()))
+    return "this machine waits for an incoming migration already; start it with --incoming defer, and give "
+           "the "
+           "address when it is complete";
+  return {};
+}
+
+void MigrationController::between_migrations(std::string what, Reply reply,
+                                             std::function<Result<json>()> work) {
+  answer(std::move(reply), [this, what = std::move(what), work = std::move(work)]() -> Result<json> {
+    if (const auto busy = under_way(); !busy.empty())
+      return fail(Errc::state, "cannot {} now: {}", what, busy);
+    return work();
+  });
+}
+
+void MigrationController::beside_migrations(
+    Reply reply, std::function<Result<json>(bool idle, const Statistics& outgoing)> work) {
+  answer(std::move(reply), [this, work = std::move(work)] {
+    return work(under_way().empty(), source_ ? source_->statistics() : Statistics{});
+  });
+}
+
 }  // namespace handover::control

@@ -59,6 +59,14 @@ class MigrationController {
   /// All figures of the outgoing migration.
   void report(Reply reply);
 
+  /// Runs `work` on the controller's thread while no migration is under way; none starts before it is done.
+  /// Refused while one is; `what` says in the refusal what cannot be done.
+  void between_migrations(std::string what, Reply reply, std::function<Result<nlohmann::json>()> work);
+  /// Runs `work` there in any case.  `idle`: no migration is under way; `outgoing`: figures of the last one
+  /// that left from here.
+  void beside_migrations(Reply reply,
+                         std::function<Result<nlohmann::json>(bool idle, const Statistics& outgoing)> work);
+
   /// The status of the outgoing migration, for threads that may outlive the controller.
   std::shared_ptr<const std::atomic<MigrationStatus>> outgoing_status() const { return outgoing_; }
   /// Ends whatever is under way and calls `done` on the controller's thread; what is asked later is refused.
@@ -66,6 +74,8 @@ class MigrationController {
 
  private:
   Status check_may_migrate() const;
+  /// What is under way, in words; empty if nothing is.
+  std::string under_way() const;
   Status start_outgoing(Address to);
   Status start_incoming(const Address& from, bool exit_on_error);
   Status cancel_now();

@@ -62,6 +62,17 @@ Status Machine::set_stopped_state(RunState to) {
   return told;
 }
 
+Status Machine::at_safe_point(const std::function<Status()>& work) {
+  if (!running()) return work();
+  HANDOVER_TRACE(machine_vcpus_pause);
+  for (auto* vcpu : vcpus_)
+    vcpu->pause();
+  auto done = work();
+  for (auto* vcpu : vcpus_)
+    vcpu->resume();
+  return done;
+}
+
 void Machine::add_vcpu(Vcpu& vcpu) {
   vcpus_.push_back(&vcpu);
   vcpu.on_panic([this, name = vcpu.name()](std::string reason) {

@@ -81,6 +81,12 @@ Result<Mapping> ClientDevice::map_area(std::uint32_t index, const vfio::RegionAr
   return mapping;
 }
 
+vfio::AreaFile ClientDevice::area_file(std::uint32_t index, const vfio::RegionArea& area) const {
+  const auto& region = regions_.at(index);
+  if (!region.file) return {};
+  return {region.file.get(), region.info.offset + area.offset};
+}
+
 Status ClientDevice::set_irqs(const SetIrqsHead& head, std::vector<UniqueFd> fds) {
   HANDOVER_TRY_CONTEXT(connection_.call(Command::device_set_irqs, MessageBuilder().add(head), std::move(fds)),
                        "cannot set up interrupts of index {}", head.index);
@@ -154,7 +160,8 @@ Status ClientDevice::unmap_one(const vfio::DmaMapping& mapping) {
   DmaUnmap request;
   request.head.address = mapping.iova.value;
   request.head.size = mapping.size;
-  if (dma_log_ && dma_log_->started() && mapping.fd >= 0 && (mapping.flags & vfio::kDmaWrite)) {
+  if (!mapping.peer && dma_log_ && dma_log_->started() && mapping.fd >= 0 &&
+      (mapping.flags & vfio::kDmaWrite)) {
     // The last chance to learn what was written there.
     const DirtyBitmapShape shape{dma_log_->page_size(), bitmap_bytes(mapping.size, dma_log_->page_size())};
     const auto size = wire_size<DmaUnmapHead>() + wire_size<DirtyBitmapShape>() + shape.bytes;
