@@ -137,7 +137,8 @@ Status ClientMigration::finish_writing() {
 Result<std::optional<vfio::PrecopyInfo>> ClientMigration::precopy_info() {
   if (!probed_.precopy_info) return std::nullopt;
   const auto info = get_feature<PrecopyInfoData>(connection_, kFeatureMigPrecopyInfo);
-  if (info) return vfio::PrecopyInfo{info->initial_bytes, info->dirty_bytes};
+  if (info)
+    return vfio::PrecopyInfo{info->initial_bytes, info->dirty_bytes, (info->flags & kPrecopyReinit) != 0};
   if (info.error().sys_errno() == ENODATA) return std::nullopt;
   return std::unexpected(info.error());
 }

@@ -167,7 +167,8 @@ Outcome Session::get_precopy_info(const Feature& request) {
     return refuse(EINVAL, "pre-copy information in {}", vfio::to_string(state));
   const auto info = host_.model.precopy_info();
   if (!info) return refuse(ENODATA, "the device cannot say what pre-copy has left");
-  return answer_get(request, PrecopyInfoData{info->initial_bytes, info->dirty_bytes});
+  return answer_get(
+      request, PrecopyInfoData{info->initial_bytes, info->dirty_bytes, info->reinit ? kPrecopyReinit : 0});
 }
 
 Outcome Session::mig_data_read(const Message& message) {

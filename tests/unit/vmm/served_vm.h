@@ -31,10 +31,12 @@ class TemporaryFolder {
 
 /// An accelerator behind a vfio-user server, on a thread of its own.
 struct ServedAccelerator {
-  explicit ServedAccelerator(const std::string& socket, std::uint64_t memory = 2 * MiB)
+  explicit ServedAccelerator(const std::string& socket, std::uint64_t memory = 2 * MiB,
+                             vfio_user::ServerOptions options = {})
       : model(accelerator::Accelerator::create({.name = "accel", .memory_size = memory}).value()) {
     loop.start_thread();
-    server = vfio_user::Server::create(loop, *model, {.socket_path = socket}).value();
+    options.socket_path = socket;
+    server = vfio_user::Server::create(loop, *model, options).value();
   }
   EventLoop loop{"device"};
   std::unique_ptr<accelerator::Accelerator> model;
@@ -43,11 +45,12 @@ struct ServedAccelerator {
 
 /// A machine with its device servers.
 struct ServedVm {
-  ServedVm(std::size_t devices, bool incoming, vmm::GuestOptions guest, std::uint64_t memory = 32 * MiB) {
+  ServedVm(std::size_t devices, bool incoming, vmm::GuestOptions guest, std::uint64_t memory = 32 * MiB,
+           std::uint64_t device_memory = 2 * MiB, const vfio_user::ServerOptions& served = {}) {
     vmm::VmConfig config{.memory = memory, .devices = {}, .guest = guest, .incoming = incoming};
     for (std::size_t i = 0; i < devices; ++i) {
       const std::string id = "accel" + std::to_string(i);
-      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id)));
+      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), device_memory, served));
       config.devices.push_back({id, folder.file(id)});
     }
     vm = vmm::Vm::create(config).value();
