@@ -144,6 +144,7 @@ class ToyDevice final : public DeviceModel {
   }
   Status migration_write(std::span<const std::byte> from) override {
     std::lock_guard lock(mutex_);
+    if (fail_write_) return std::unexpected(Error(Errc::device, "told to fail", fail_write_));
     incoming_.insert(incoming_.end(), from.begin(), from.end());
     return {};
   }
@@ -188,6 +189,10 @@ class ToyDevice final : public DeviceModel {
     std::lock_guard lock(mutex_);
     estimates_ = on;
     stop_copy_size_ = stop_copy_size;
+  }
+  void fail_migration_write(int error) {
+    std::lock_guard lock(mutex_);
+    fail_write_ = error;
   }
   void fail_every_transition(int error) {
     std::lock_guard lock(mutex_);
@@ -296,6 +301,7 @@ class ToyDevice final : public DeviceModel {
   std::optional<vfio::DeviceState> fail_to_;
   int fail_errno_ = 0;
   bool fail_all_ = false;
+  int fail_write_ = 0;
   bool estimates_ = true;
   std::uint64_t stop_copy_size_ = kStateSize + 8;
   bool held_ = false;
