@@ -49,7 +49,8 @@ Status Destination::Impl::load() {
   set_status(MigrationStatus::active);
   in = std::make_unique<StreamReader>(*channel);
   HANDOVER_TRY(read_start_of_stream());
-  return read_records();
+  if (auto read = read_records(); !read) return std::unexpected(explain_end(std::move(read).error()));
+  return {};
 }
 
 Status Destination::Impl::pass_point(bool& flag) {
@@ -70,7 +71,7 @@ void Destination::Impl::fail_load(const Error& why) {
     error = sentence;
     shut_on_cancel = nullptr;
   }
-  if (!was_cancelled) log::error("the incoming migration failed: {}", sentence);
+  if (!was_cancelled) log::error("{} failed: {}", options.what, sentence);
   if (channel) channel->shutdown();
   cleanup();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);

@@ -34,6 +34,8 @@ struct Destination::Impl {
   Status read_later_section(stream::Record kind);
   Status obey_command();
   Status begin_loading();
+  /// Says what a stream that ended too early does not have (torn_stream.cpp).
+  Error explain_end(Error why) const;
   Status finish_loading();
   void reply(stream::Reply type, std::uint32_t value);
 
@@ -50,6 +52,7 @@ struct Destination::Impl {
   std::map<std::uint32_t, Migratable*> by_id;
   std::set<const Migratable*> ended;   // END has been read
   std::set<const Migratable*> stated;  // FULL has been read
+  bool mapped_ram = false;             // pages are not in the stream but in its file
   bool return_path_open = false;
   bool loading_begun = false;
   bool loading_finished = false;

@@ -45,6 +45,7 @@ void Source::Impl::run(const std::function<Result<std::unique_ptr<Channel>>()>& 
     HANDOVER_TRY(cancel.token().check());
     writer = std::make_unique<StreamWriter>(*channel);
     HANDOVER_TRY(setup());
+    if (snapshot) return save_snapshot();
     HANDOVER_TRY(iterate());
     HANDOVER_TRY(switch_over());
     return commit();
@@ -127,7 +128,9 @@ Status Source::cancel() {
                   "settle it with `handover resolve`");
     if (is_final(status) || status == MigrationStatus::none) return {};
     if (impl_->committed)
-      return fail(Errc::state, "too late to cancel: the machine has been given up to the destination");
+      return fail(
+          Errc::state, "too late to cancel: {}",
+          impl_->snapshot ? "the snapshot is whole" : "the machine has been given up to the destination");
     impl_->cancel.cancel("cancelled by request");
     if (impl_->shut_on_cancel) impl_->shut_on_cancel->shutdown();
   }

@@ -47,14 +47,16 @@ Status Source::Impl::setup() {
   note([&](Statistics& all) { all.remaining = ram ? machine.memory().size() : 0; });
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
+  if (snapshot) HANDOVER_TRY(stand_still());
 
-  stream::write_header(*writer, {.machine = std::string(kMachineName)});
+  stream::write_header(*writer, configuration());
   if (options.capabilities.return_path && channel->two_way()) {
     stream::write_command(*writer, stream::Command::open_return_path);
     stream::write_ping(*writer, kPingOpened);
     HANDOVER_TRY(writer->flush());
     answers = std::make_unique<ReturnPathListener>(*channel);
   }
+  HANDOVER_TRY(open_page_file());
   HANDOVER_TRY(write_early());
   HANDOVER_TRY(write_starts());
   note(
@@ -93,14 +95,14 @@ Result<Iterated> Source::Impl::write_part(const Entry& entry, std::uint64_t most
   HANDOVER_TRY(check_alive());
   HANDOVER_TRY(limiter.wait(cancel.token()));
   const auto begin = Clock::now();
-  const auto before = writer->position();
+  const auto before = sent_by(entry);
   stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
   HANDOVER_ASSIGN_CONTEXT(auto outcome,
                           entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
                           "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->flush());
-  const auto bytes = writer->position() - before;
+  const auto bytes = sent_by(entry) - before;
   limiter.count(bytes);
   convergence.sent(entry.id, bytes, Clock::now() - begin);
   account(entry, Phase::precopy, bytes);
@@ -117,10 +119,11 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     if (!entry.item->is_live()) continue;
     // A turn is the same number of bytes for everybody, so that a device keeps up with RAM and yet cannot
     // hold up the others (mission C2).
-    const auto end = writer->position() + most;
+    auto now = sent_by(entry);
+    const auto end = now + most;
     auto outcome = Iterated::more;
-    while (outcome == Iterated::more && writer->position() < end) {
-      HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
+    for (; outcome == Iterated::more && now < end; now = sent_by(entry)) {
+      HANDOVER_ASSIGN(outcome, write_part(entry, end - now));
     }
     if (outcome == Iterated::more) {
       quiet.all = false;
@@ -211,20 +214,6 @@ Status Source::Impl::commit() {
   return has_peer ? commit_to_peer() : commit_to_file();
 }
 
-Status Source::Impl::commit_to_file() {
-  // Nobody runs from a file by itself: until it is durable, everything can be taken back.
-  HANDOVER_TRY(write_end_mark());
-  HANDOVER_TRY_CONTEXT(channel->commit(), "making {} durable", channel->name());
-  {
-    std::lock_guard lock(mutex);
-    HANDOVER_TRY(cancel.token().check());
-    committed = true;
-  }
-  if (auto given = give_up(); !given) log::error("after the save: {}", given.error().to_string());
-  finish(MigrationStatus::completed);
-  return {};
-}
-
 Status Source::Impl::commit_to_peer() {
   Laps laps(Clock::now());
   {
@@ -277,7 +266,7 @@ void Source::Impl::finish(MigrationStatus final_status) {
       all.downtime_ms =
           parts.stop + parts.final_ram + parts.device_state + parts.load + parts.commit + parts.start;
     }
-    all.transferred = writer ? writer->position() : 0;
+    all.transferred = transferred();
     all.remaining = 0;
     for (auto& item : all.items)
       item.pending_bytes = 0;
@@ -286,6 +275,7 @@ void Source::Impl::finish(MigrationStatus final_status) {
   for (const auto& entry : entries)
     entry.item->cleanup();
   answers.reset();
+  mapped_ram.reset();
   channel.reset();
   set_status(final_status);
 }
@@ -303,7 +293,7 @@ void Source::Impl::back_out(Error why) {
   if (have_stopped_machine) {
     auto back = machine.loop().call([&]() -> Status {
       // A guest that panicked, or a machine that a failing device brought down, stays as it is.
-      if (machine.state() != RunState::finish_migrate) return {};
+      if (machine.state() != (snapshot ? RunState::save_vm : RunState::finish_migrate)) return {};
       return state_before == RunState::running ? machine.start() : machine.set_stopped_state(state_before);
     });
     if (!back) {
@@ -313,7 +303,10 @@ void Source::Impl::back_out(Error why) {
   }
   for (const auto& entry : entries)
     entry.item->cleanup();
+  mapped_ram.reset();
+  if (channel) channel->discard();
   channel.reset();
+  snapshot_file.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }
 

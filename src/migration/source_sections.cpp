@@ -27,13 +27,13 @@ void Source::Impl::account(const Entry& entry, Phase phase, std::uint64_t bytes)
                                : item.downtime_bytes) += bytes;
     item.normal_pages = counters.normal_pages;
     item.zero_pages = counters.zero_pages;
-    all.transferred = writer->position();
+    all.transferred = transferred();
   });
 }
 
 Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phase phase,
                                    const std::function<Status()>& body) {
-  const auto before = writer->position();
+  const auto before = sent_by(entry);
   stream::write_section_header(*writer, {.kind = kind,
                                          .id = entry.id,
                                          .name = entry.item->section_name(),
@@ -42,7 +42,7 @@ Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phas
   HANDOVER_TRY_CONTEXT(body(), "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->status());
-  account(entry, phase, writer->position() - before);
+  account(entry, phase, sent_by(entry) - before);
   return {};
 }
 
@@ -68,8 +68,9 @@ Status Source::Impl::write_early() {
 Status Source::Impl::write_starts() {
   for (const auto& entry : entries)
     if (entry.item->is_live())
-      HANDOVER_TRY(write_section(stream::Record::section_start, entry, Phase::setup,
-                                 [&] { return entry.item->save_setup(*writer); }));
+      HANDOVER_TRY(write_section(stream::Record::section_start, entry, Phase::setup, [&] {
+        return entry.item->save_setup(*writer, {.stopped = snapshot.has_value()});
+      }));
   return writer->flush();
 }
 
@@ -88,6 +89,15 @@ Status Source::Impl::write_states() {
   for (const auto& entry : entries)
     if (entry.item->has_state() && !entry.item->is_early()) HANDOVER_TRY(write_state(entry, Phase::downtime));
   return writer->flush();
+}
+
+std::uint64_t Source::Impl::transferred() const {
+  return (writer ? writer->position() : 0) + (mapped_ram ? mapped_ram->counters().bytes : 0);
+}
+
+// Pages go beside the stream, and are counted when they have gone.
+std::uint64_t Source::Impl::sent_by(const Entry& entry) const {
+  return entry.item == ram ? transferred() : writer->position();
 }
 
 Status Source::Impl::write_end_mark() {
