@@ -7,10 +7,10 @@
 #include "handover/base/trace.h"
 #include "handover/channel/positioned_file.h"
 #include "handover/memory/guest_race.h"
+#include "handover/memory/zero_page.h"
 #include "memory/mapped_ram_bitmap.h"
 #include "memory/mapped_ram_layout.h"
 #include "memory/mapped_ram_workers.h"
-#include "memory/zero_page.h"
 
 namespace handover {
 namespace {

@@ -5,9 +5,9 @@
 
 #include "handover/base/log.h"
 #include "handover/base/trace.h"
+#include "handover/memory/zero_page.h"
 #include "memory/backed_pages.h"
 #include "memory/mapped_ram_layout.h"
-#include "memory/zero_page.h"
 
 namespace handover {
 namespace {

@@ -15,6 +15,10 @@ bool Source::Impl::wants_mapped_ram() const {
   return options.capabilities.mapped_ram && ram != nullptr;
 }
 
+bool Source::Impl::wants_multifd() const {
+  return options.capabilities.multifd && !wants_mapped_ram() && !snapshot;
+}
+
 Status Source::Impl::open_page_file() {
   if (!wants_mapped_ram()) return {};
   const auto parameters = current_parameters();

@@ -10,8 +10,11 @@
 #include "handover/migration/protocol.h"
 #include "handover/migration/source.h"
 #include "handover/stream/vmdescription.h"
+#include "migration/channel_plan.h"
 #include "migration/convergence.h"
 #include "migration/global_state.h"
+#include "migration/multifd_sender.h"
+#include "migration/parallel_saver.h"
 #include "migration/return_path_listener.h"
 #include "migration/snapshot_file.h"
 
@@ -32,8 +35,11 @@ struct Source::Impl {
   Impl(Machine& machine_of, RamMigration* ram_of, Options with);
   ~Impl();
 
-  void launch(std::function<Result<std::unique_ptr<Channel>>()> open, bool peer);
-  void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
+  using Open = std::function<Result<std::unique_ptr<Channel>>()>;
+  void launch(Open open, bool peer);
+  void run(const Open& open);
+  Status open_channels(const Open& open);
+  void shut_channels();
 
   // source_phases.cpp: in this order, each until it fails.
   Status setup();
@@ -53,6 +59,11 @@ struct Source::Impl {
   Result<Quiet> pass();
   Result<Iterated> write_part(const Entry& entry, std::uint64_t most);
   Status ask_pending(bool exact);
+  void note_estimate(const Pending& sum);
+  /// Acknowledgements that are still to come; more than were asked for are a failure.
+  Result<std::uint64_t> acks_outstanding() const;
+  Status finish_parallel(ParallelSaver& devices);
+  std::uint64_t transferred() const;
   Status wait_for_continue();
   Status give_up();
   Status check_alive() const;
@@ -60,6 +71,8 @@ struct Source::Impl {
   // source_file.cpp
   stream::Configuration configuration() const;
   bool wants_mapped_ram() const;
+  /// Over connections of its own; a file with a place for every page has several writers instead.
+  bool wants_multifd() const;
   Status open_page_file();
   Status commit_to_file();
 
@@ -80,7 +93,6 @@ struct Source::Impl {
   Status write_section(stream::Record kind, const Entry& entry, Phase phase,
                        const std::function<Status()>& body);
   Status write_state(const Entry& entry, Phase phase);
-  std::uint64_t transferred() const;
   std::uint64_t sent_by(const Entry& entry) const;
   void account(const Entry& entry, Phase phase, std::uint64_t bytes);
 
@@ -98,7 +110,9 @@ struct Source::Impl {
   CancelSource cancel;
   RateLimiter limiter;
   Convergence convergence;
+  ChannelPlan plan;
   GlobalState global_state;
+  SaveOptions save_options;
   std::vector<Entry> entries;
   std::vector<Pending> left;      // by section id, as last asked
   std::uint64_t can_precopy = 0;  // the sum of it that can move while the machine runs
@@ -109,6 +123,7 @@ struct Source::Impl {
   Clock::time_point stopped{};
   std::unique_ptr<Channel> channel;
   std::unique_ptr<StreamWriter> writer;
+  std::unique_ptr<MultifdSender> multifd;       // null: everything goes over the main channel
   std::unique_ptr<MappedRamFile> mapped_ram;    // null: pages go into the stream
   std::optional<SnapshotPlan> snapshot;         // the machine is saved, not given away
   std::unique_ptr<SnapshotFile> snapshot_file;  // until it has its name
@@ -121,6 +136,7 @@ struct Source::Impl {
   bool committed = false;       // the mark is on its way: no way back
   bool continue_asked = false;  // migrate-continue
   Channel* shut_on_cancel = nullptr;
+  MultifdSender* multifd_on_cancel = nullptr;
   std::thread thread;
 };
 

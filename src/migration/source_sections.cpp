@@ -9,6 +9,7 @@ namespace handover {
 
 void Source::Impl::number_sections() {
   std::uint32_t id = 0;
+  if (wants_multifd()) entries.push_back({&plan, id++});
   for (auto* item : machine.migratables())
     entries.push_back({item, id++});
   entries.push_back({&global_state, id});  // the last section, as QEMU writes it
@@ -28,12 +29,16 @@ void Source::Impl::account(const Entry& entry, Phase phase, std::uint64_t bytes)
     item.normal_pages = counters.normal_pages;
     item.zero_pages = counters.zero_pages;
     all.transferred = transferred();
+    all.multifd_bytes = multifd ? multifd->bytes() : 0;
   });
 }
 
 Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phase phase,
                                    const std::function<Status()>& body) {
-  const auto before = sent_by(entry);
+  // Pages may go beside the stream; START moves none, and begins the count anew.
+  const bool counted = entry.item == ram && kind != stream::Record::section_start;
+  const auto sent = [&] { return counted ? ram->counters().bytes : writer->position(); };
+  const auto before = sent();
   stream::write_section_header(*writer, {.kind = kind,
                                          .id = entry.id,
                                          .name = entry.item->section_name(),
@@ -42,7 +47,7 @@ Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phas
   HANDOVER_TRY_CONTEXT(body(), "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->status());
-  account(entry, phase, sent_by(entry) - before);
+  account(entry, phase, sent() - before);
   return {};
 }
 
@@ -68,9 +73,8 @@ Status Source::Impl::write_early() {
 Status Source::Impl::write_starts() {
   for (const auto& entry : entries)
     if (entry.item->is_live())
-      HANDOVER_TRY(write_section(stream::Record::section_start, entry, Phase::setup, [&] {
-        return entry.item->save_setup(*writer, {.stopped = snapshot.has_value()});
-      }));
+      HANDOVER_TRY(write_section(stream::Record::section_start, entry, Phase::setup,
+                                 [&] { return entry.item->save_setup(*writer, save_options); }));
   return writer->flush();
 }
 
@@ -92,7 +96,8 @@ Status Source::Impl::write_states() {
 }
 
 std::uint64_t Source::Impl::transferred() const {
-  return (writer ? writer->position() : 0) + (mapped_ram ? mapped_ram->counters().bytes : 0);
+  return (writer ? writer->position() : 0) + (multifd ? multifd->bytes() : 0) +
+         (mapped_ram ? mapped_ram->counters().bytes : 0);
 }
 
 // Pages go beside the stream, and are counted when they have gone.

@@ -49,6 +49,10 @@ struct SaveOptions {
 struct Packet {
   std::unique_ptr<std::byte[]> bytes;
   std::size_t size = 0;
+
+  /// What it counts towards the bytes that may wait: both sides count the same, and tiny packets cost more
+  /// memory than their bytes.
+  std::uint64_t charge() const { return size + 256; }
 };
 
 /// Carries the packets of one item to its load_packet() on the other side, in any order.
@@ -61,14 +65,15 @@ class PacketSink {
 
 /// How far an item has been loaded, for the source's estimate and for its back-pressure.
 struct LoadProgress {
-  std::uint64_t bytes = 0;         ///< taken by the item so far
-  std::uint64_t busy_ns = 0;       ///< time that this took, waits for the stream not counted
-  std::uint64_t packet_bytes = 0;  ///< of packets alone
+  std::uint64_t bytes = 0;          ///< taken by the item so far
+  std::uint64_t busy_ns = 0;        ///< time that this took, waits for the stream not counted
+  std::uint64_t packet_charge = 0;  ///< Packet::charge() of the packets that it took
 };
 
 /// What an item may use while it is loaded.
 struct LoadOptions {
   CancelToken cancel;
+  bool parallel = false;         ///< packets may come
   bool mapped_ram = false;       ///< RAM stands in the stream's file, every page at a place of its own
   std::size_t file_threads = 0;  ///< that read its pages; 0: the load thread
   bool direct_io = false;        ///< past the page cache
@@ -153,6 +158,8 @@ class Migratable {
     (void)version;
     return fail(Errc::protocol, "{} has no full section", section_name());
   }
+  /// Bytes of the largest packet that load_packet() takes; 0: it takes none.
+  virtual std::size_t largest_packet() const { return 0; }
   /// One packet of save_parallel(), in any order; any thread, must not block for long.
   virtual Status load_packet(Packet) { return fail(Errc::protocol, "{} takes no packets", section_name()); }
   /// Everything iterated over has been loaded; the source is stopped.

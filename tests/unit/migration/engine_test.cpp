@@ -15,6 +15,9 @@ using test::SmallMachine;
 using testing::HasSubstr;
 
 constexpr std::uint64_t kRam = 256 * KiB;
+/// PONG to the first PING and to the one that asks for progress, LOAD_PROGRESS of the two live items, PONG to
+/// the last PING.
+constexpr std::uint64_t kAnswersBeforeCommit = 8 + 8 + 2 * 40 + 8;
 
 /// Breaks the connection after so many bytes in one direction.
 class CuttingChannel final : public Channel {
@@ -228,13 +231,13 @@ TEST(Engine, ACutOfTheStreamAtAnyByteLeavesOneRunnerAtMost) {
 }
 
 TEST(Engine, ACutOfTheAnswersAtAnyByteLeavesOneRunnerAtMost) {
-  // PONG, PONG, SHUT: eight bytes each.
-  for (std::uint64_t cut = 0; cut < 24; ++cut) {
+  // Three PONGs and the SHUT have eight bytes each.
+  for (std::uint64_t cut = 0; cut < kAnswersBeforeCommit + 8; ++cut) {
     Pair pair;
     pair.migrate(Pair::quick(), UINT64_MAX, cut);
     pair.finish();
     pair.check_outcome(fmt::format("answers cut after {} bytes", cut));
-    if (cut < 16)
+    if (cut < kAnswersBeforeCommit)
       EXPECT_EQ(pair.source->status(), MigrationStatus::failed) << cut;
     else
       EXPECT_EQ(pair.source->status(), MigrationStatus::in_doubt) << cut;
@@ -244,7 +247,7 @@ TEST(Engine, ACutOfTheAnswersAtAnyByteLeavesOneRunnerAtMost) {
 TEST(Engine, ADoubtIsSettledByAPersonOneWayOrTheOther) {
   for (bool resume : {true, false}) {
     Pair pair;
-    pair.migrate(Pair::quick(), UINT64_MAX, 16);
+    pair.migrate(Pair::quick(), UINT64_MAX, kAnswersBeforeCommit);
     pair.finish();
     ASSERT_EQ(pair.source->status(), MigrationStatus::in_doubt);
     EXPECT_FALSE(pair.source_runs());
