@@ -62,8 +62,9 @@ void Destination::Impl::run() {
 
 Status Destination::Impl::load() {
   set_status(MigrationStatus::active);
-  HANDOVER_TRY(read_start_of_stream());
-  if (auto read = read_records(); !read) return std::unexpected(explain_end(std::move(read).error()));
+  auto read = read_start_of_stream();
+  if (read) read = read_records();
+  if (!read) return std::unexpected(explain_end(std::move(read).error()));
   return {};
 }
 

@@ -15,7 +15,7 @@ Error Destination::Impl::explain_end(Error why) const {
       missing += fmt::format("the state of `{}`, ", item->section_name());
   }
   return std::move(why).with_context(
-      fmt::format("the stream is torn: {}its end-of-file mark is missing", missing));
+      fmt::format("the stream is torn; missing: {}its end-of-file mark", missing));
 }
 
 }  // namespace handover
