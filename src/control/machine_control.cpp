@@ -5,6 +5,7 @@
 #include "control/device_commands.h"
 #include "control/json_members.h"
 #include "control/machine_commands.h"
+#include "control/snapshot_commands.h"
 
 namespace handover::control {
 
@@ -54,6 +55,7 @@ void MachineControl::Impl::add_commands(CommandTable& commands) {
   add_migration_commands(commands, *controller);
   add_postcopy_commands(commands);
   if (devices) devices->add_to(commands, *controller);
+  add_snapshot_commands(commands, *controller);
   commands.add("quit", [this](const json& arguments, const Reply& reply) {
     if (auto known = only_members(arguments, "quit", {}); !known) return reply.done(std::move(known));
     if (*controller->outgoing_status() == MigrationStatus::in_doubt)
@@ -92,8 +94,8 @@ Result<std::unique_ptr<MachineControl>> MachineControl::create(EventLoop& loop,
           .incoming_failed = [raw = impl.get()] { raw->quit(1); }});
   CommandTable commands;
   impl->add_commands(commands);
-  HANDOVER_ASSIGN(auto server, QmpServer::listen(loop, with.qmp_path, std::move(commands)));
-  {
+  if (!with.qmp_path.empty()) {
+    HANDOVER_ASSIGN(auto server, QmpServer::listen(loop, with.qmp_path, std::move(commands)));
     std::lock_guard lock(impl->mutex);
     impl->server = std::move(server);
   }

@@ -16,7 +16,7 @@ namespace handover::control {
 
 /// What a QMP socket steers: one machine, its migrations, and what its maker wants to be asked.
 struct MachineControlOptions {
-  std::string qmp_path;
+  std::string qmp_path;  ///< empty: no socket; the machine's own process alone steers it
   Machine& machine;
   RamMigration& ram;
   Blockers& blockers;

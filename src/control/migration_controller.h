@@ -19,6 +19,13 @@
 
 namespace handover::control {
 
+/// A snapshot as it was asked for; what is not said follows the machine's settings.
+struct SnapshotRequest {
+  SnapshotPlan plan;
+  std::optional<bool> mapped_ram;
+  std::optional<bool> direct_io;
+};
+
 /// A machine's migrations as a person sees them: the settings, the one that is under way or was the last, and
 /// the rules of what may be started when.
 ///
@@ -43,6 +50,8 @@ class MigrationController {
 
   /// Answered when the migration has started, or was refused.
   void migrate(Address to, Reply reply);
+  /// Answered when the machine is about to be saved, or that was refused.
+  void snapshot(SnapshotRequest request, Reply reply);
   /// Answered when somebody may connect.
   void incoming(const Address& from, bool exit_on_error, Reply reply);
   /// Succeeds also when nothing is under way.
@@ -73,10 +82,14 @@ class MigrationController {
   void close(std::function<void()> done);
 
  private:
-  Status check_may_migrate() const;
   /// What is under way, in words; empty if nothing is.
   std::string under_way() const;
+  /// `through`: the run state in which it would be saved.
+  Status check_may_leave(RunState through) const;
+  Source::Options source_options();
   Status start_outgoing(Address to);
+  Status start_snapshot(const SnapshotRequest& request);
+  nlohmann::json with_snapshot(nlohmann::json object) const;
   Status start_incoming(const Address& from, bool exit_on_error);
   Status cancel_now();
   std::function<void(MigrationStatus)> status_observer(bool events,
@@ -93,6 +106,7 @@ class MigrationController {
   Parameters parameters_;
   Capabilities capabilities_;
   std::unique_ptr<Source> source_;
+  std::string snapshot_;  // the file, if source_ saves one
   std::unique_ptr<Destination> destination_;
   std::optional<Address> listening_;
   bool closed_ = false;

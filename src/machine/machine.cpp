@@ -146,7 +146,7 @@ void Machine::panicked(const std::string& who, const std::string& reason) {
   note_trouble(fmt::format("{}: {}", who, reason));
   log::error("guest panicked on {}: {}", who, reason);
   const auto now = state();
-  if (now != RunState::running && now != RunState::finish_migrate) return;
+  if (now != RunState::running && now != RunState::finish_migrate && now != RunState::save_vm) return;
   if (auto stopped = stop(RunState::guest_panicked); !stopped)
     log::error("stopping after the guest's panic: {}", stopped.error().to_string());
 }

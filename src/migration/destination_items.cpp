@@ -39,6 +39,9 @@ Status Destination::Impl::begin_multifd() {
 LoadOptions Destination::Impl::options_for(Migratable& item) {
   LoadOptions with;
   with.cancel = giving_up.token();
+  with.mapped_ram = mapped_ram;
+  if (options.capabilities.multifd) with.file_threads = options.parameters.multifd_channels;
+  with.direct_io = options.parameters.direct_io;
   with.parallel = plan.multifd() > 0;
   with.max_queued = room_for(item);
   if (return_path_open) with.approve_switchover = [this] { reply(stream::Reply::switchover_ack, 0); };
