@@ -10,6 +10,7 @@ class App;
 namespace handover::cli {
 
 void add_demo(CLI::App& app, int& exit_code);
+void add_device(CLI::App& app, int& exit_code);
 void add_inspect(CLI::App& app, int& exit_code);
 void add_migrate(CLI::App& app, int& exit_code);
 void add_query(CLI::App& app, int& exit_code);

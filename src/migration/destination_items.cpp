@@ -14,6 +14,7 @@ Status Destination::Impl::begin_loading() {
   if (plan.multifd() > 0) HANDOVER_TRY(begin_multifd());
   for (auto* item : machine.migratables())
     HANDOVER_TRY(item->load_setup(options_for(*item)));
+  if (multifd) multifd->items_ready();
   return {};
 }
 

@@ -252,8 +252,9 @@ void DeviceMigration::cleanup() {
   }
   if (std::exchange(loading_, false) && last_state() == DeviceState::resuming) {
     // Leaving RESUMING would judge a state that is not complete; only a reset abandons it.
+    const auto asked = std::chrono::steady_clock::now();
     if (auto reset = device_.reset(); reset)
-      state_.store(DeviceState::running, std::memory_order_relaxed);
+      arrive(DeviceState::running, asked);
     else
       log::error("device `{}` cannot be reset after an incomplete load: {}", device_.id(),
                  reset.error().to_string());

@@ -59,7 +59,7 @@ class ClientDevice final : public vfio::Device {
   Result<Region> read_region(std::uint32_t index);
   Status read_irqs();
   Status find_features();
-  Status find_migration_region();
+  Status find_migration_region(bool keep_state);
   Status repair_state();
 
   Status check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const;

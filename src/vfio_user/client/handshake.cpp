@@ -53,9 +53,9 @@ Result<std::unique_ptr<ClientDevice>> ClientDevice::open(const ClientOptions& op
   HANDOVER_TRY(device->negotiate());
   // Some servers refuse everything but features to a device that another client left stopped.
   HANDOVER_TRY(device->find_features());
-  HANDOVER_TRY(device->repair_state());
+  if (!options.keep_state) HANDOVER_TRY(device->repair_state());
   HANDOVER_TRY(device->read_info());
-  HANDOVER_TRY(device->find_migration_region());
+  HANDOVER_TRY(device->find_migration_region(options.keep_state));
   HANDOVER_TRY(device->read_irqs());
   return device;
 }
@@ -188,7 +188,7 @@ Status ClientDevice::find_features() {
 }
 
 // A device speaks one of the two protocols: v2 if it has its features, else v1 if it has the region.
-Status ClientDevice::find_migration_region() {
+Status ClientDevice::find_migration_region(bool keep_state) {
   if (migration_) return {};
   const auto region = vfio::V1Migration::find_region(*this);
   if (!region) return {};
@@ -199,7 +199,7 @@ Status ClientDevice::find_migration_region() {
   }
   migration_ = std::move(*made);
   blocker_.clear();
-  return repair_state();
+  return keep_state ? Status{} : repair_state();
 }
 
 // A server may keep a device where the client before left it.
