@@ -46,6 +46,7 @@ struct Destination::Impl {
   Status begin_loading();
   Status begin_multifd();
   LoadOptions options_for(Migratable& item);
+  std::uint64_t room_for(const Migratable& item) const;
   void report(const Migratable& item, const LoadProgress& progress);
   Status finish_items();
   /// A thread beside the load thread has failed.  Any thread.

@@ -173,6 +173,7 @@ Status Source::Impl::iterate() {
   set_status(MigrationStatus::active);
   for (;;) {
     HANDOVER_TRY(check_alive());
+    HANDOVER_TRY(acks_outstanding());
     HANDOVER_ASSIGN(const auto quiet, pass());
     if (quiet.all) convergence.settle();
     HANDOVER_TRY(ask_pending(false));

@@ -80,6 +80,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   void ask_precopy();
 
   // Destination.
+  std::size_t largest_record() const;
   Status load_record(StreamReader& in);
   Status load_data(std::span<const std::byte> data);
   Status load_config(std::span<const std::byte> packet);
@@ -116,7 +117,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   bool loading_ = false;
   bool switched_over_ = false;
   bool in_stream_ = false;  // after the switchover, instead of packets
-  bool settled_ = false;  // config loaded, device in STOP
+  bool settled_ = false;    // config loaded, device in STOP
   bool config_loaded_ = false;
 };
 

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <future>
+#include <random>
 
+#include "unit/memory/random_seed.h"
 #include "unit/vfio_user/served_toy.h"
 
 namespace handover::vfio_user {
@@ -370,6 +372,63 @@ TEST_F(ClientAndServer, CancelMakesWaitingCallsReturn) {
   canceller.join();
   ASSERT_FALSE(reset);
   EXPECT_TRUE(eventually([&] { return device_->lost(); }));
+}
+
+// In stop-copy the client reads ahead; nobody may notice.
+TEST_F(ClientAndServer, StateIsTheSameInBuffersOfAnySizeAndAfterASessionThatWasLeft) {
+  const auto seed = handover::test::random_seed();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937_64 random(seed);
+  auto* migration = device_->migration();
+  NativeWriter record;
+  record.u64(ToyDevice::kStateSize);
+  record.bytes(toy_->state());
+  const std::vector<std::byte> expected(record.view().begin(), record.view().end());
+  for (int round = 0; round < 30; ++round) {
+    ASSERT_TRUE(migration->set_state(DeviceState::stop_copy));
+    std::vector<std::byte> stream;
+    // Every third session is left in the middle, and once by a reset.
+    const auto leave_after = round % 3 == 0 ? random() % 6 : ~0ULL;
+    for (std::uint64_t reads = 0; reads < leave_after; ++reads) {
+      std::vector<std::byte> buffer(1 + random() % (random() % 2 ? 100 : 60000));
+      const auto read = migration->read(buffer);
+      ASSERT_TRUE(read) << read.error().to_string();
+      stream.insert(stream.end(), buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(read->bytes));
+      if (read->kind == StateRead::Kind::data) continue;
+      ASSERT_EQ(read->kind, StateRead::Kind::end);
+      ASSERT_EQ(stream, expected);
+      break;
+    }
+    if (round % 6 == 0) {
+      ASSERT_TRUE(device_->reset());
+    } else {
+      ASSERT_TRUE(migration->set_state(DeviceState::running));
+    }
+  }
+  // And the device may go while a read is under way.
+  ASSERT_TRUE(migration->set_state(DeviceState::stop_copy));
+  std::byte few[100];
+  ASSERT_TRUE(migration->read(few));
+}
+
+TEST_F(ClientAndServer, AWriteThatTheDeviceRefusesIsToldByTheNextCallAndForgottenByAReset) {
+  auto* migration = device_->migration();
+  const std::vector<std::byte> chunk(1000, std::byte{1});
+  toy_->fail_migration_write(ENOSPC);
+  for (const bool by_state : {true, false}) {
+    ASSERT_TRUE(migration->set_state(DeviceState::resuming));
+    (void)migration->write(chunk);
+    const auto told = by_state ? migration->set_state(DeviceState::stop) : migration->write(chunk);
+    ASSERT_FALSE(told);
+    EXPECT_EQ(told.error().sys_errno(), ENOSPC);
+    EXPECT_EQ(*migration->state(), DeviceState::resuming);
+    ASSERT_TRUE(device_->reset());
+  }
+  ASSERT_TRUE(migration->set_state(DeviceState::resuming));
+  (void)migration->write(chunk);
+  ASSERT_TRUE(device_->reset());
+  EXPECT_TRUE(migration->set_state(DeviceState::pre_copy)) << "what was before the reset is forgotten";
+  EXPECT_FALSE(device_->lost());
 }
 
 TEST_F(ClientAndServer, DeviceLeftInAnotherStateIsRepairedAtConnect) {

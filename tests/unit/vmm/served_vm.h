@@ -39,6 +39,7 @@ struct ServedOptions {
   std::uint64_t features = kAllMigrationFeatures;
   std::string name = "accel";
   TransitionLog* log = nullptr;
+  vfio_user::ServerOptions served{};  ///< but for the socket
 };
 
 /// An accelerator behind a vfio-user server, on a thread of its own.
@@ -48,7 +49,9 @@ struct ServedAccelerator {
             accelerator::Accelerator::create({.name = options.name, .memory_size = options.memory}).value()),
         tuned(*model, options.name, options.features, options.log) {
     loop.start_thread();
-    server = vfio_user::Server::create(loop, tuned, {.socket_path = socket}).value();
+    auto served = options.served;
+    served.socket_path = socket;
+    server = vfio_user::Server::create(loop, tuned, served).value();
   }
   EventLoop loop{"device"};
   std::unique_ptr<accelerator::Accelerator> model;
@@ -59,8 +62,9 @@ struct ServedAccelerator {
 /// A machine with its device servers.
 struct ServedVm {
   ServedVm(std::size_t devices, bool incoming, const vmm::GuestOptions& guest,
-           std::uint64_t memory = 32 * MiB, std::uint64_t device_memory = 2 * MiB)
-      : ServedVm(std::vector<ServedOptions>(devices, {.memory = device_memory}),
+           std::uint64_t memory = 32 * MiB, std::uint64_t device_memory = 2 * MiB,
+           const vfio_user::ServerOptions& served = {})
+      : ServedVm(std::vector<ServedOptions>(devices, {.memory = device_memory, .served = served}),
                  {.memory = memory, .devices = {}, .guest = guest, .incoming = incoming}) {}
   /// One device for each of `devices`; accel0 and so on.
   ServedVm(const std::vector<ServedOptions>& devices, vmm::VmConfig config) {
