@@ -6,7 +6,7 @@
 
 #include "handover/base/mapping.h"
 #include "handover/memory/dirty_bitmap.h"
-#include "memory/zero_page.h"
+#include "handover/memory/zero_page.h"
 
 namespace {
 

@@ -98,7 +98,7 @@ int main() {
 
   Destination destination(there.machine, {});
   destination.start(std::move(in));
-  Source source(here.machine, here.ram, {});
+  Source source(here.machine, &here.ram, {});
   source.start(std::move(out));
 
   const auto sent = source.wait();

@@ -148,6 +148,13 @@ void FdChannel::finish_writing() {
   if (kind_ == Kind::socket) ::shutdown(fd_.get(), SHUT_WR);
 }
 
+void FdChannel::stop_reading() {
+  if (kind_ == Kind::socket)
+    ::shutdown(fd_.get(), SHUT_RD);
+  else
+    shutdown();
+}
+
 Result<std::unique_ptr<Channel>> adopt_channel(UniqueFd fd, std::string name) {
   struct stat info{};
   if (::fstat(fd.get(), &info) < 0) return fail_errno(errno, "cannot use {}", name);

@@ -36,6 +36,7 @@ class FdChannel final : public Channel {
   Status write_all(std::span<const iovec> buffers) override;
   void shutdown() override;
   void finish_writing() override;
+  void stop_reading() override;
   bool two_way() const override { return kind_ == Kind::socket; }
   const std::string& name() const override { return name_; }
 

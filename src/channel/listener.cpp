@@ -20,7 +20,7 @@ class SocketListener : public Listener {
  public:
   SocketListener(UniqueFd fd, Address address) : fd_(std::move(fd)), address_(std::move(address)) {}
 
-  Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel) override {
+  Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel, Deadline deadline) override {
     for (;;) {
       HANDOVER_TRY(cancel.check());
       sockaddr_storage peer{};
@@ -29,7 +29,7 @@ class SocketListener : public Listener {
           ::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (fd) return adopt_channel(std::move(fd), peer_name(peer, size));
       if (errno == EAGAIN || errno == EWOULDBLOCK)
-        HANDOVER_TRY(wait_fd(fd_.get(), POLLIN, cancel));
+        HANDOVER_TRY(wait_fd(fd_.get(), POLLIN, cancel, deadline));
       else if (errno != EINTR &&
                errno != ECONNABORTED)  // a peer that gave up before its turn is nobody's failure
         return fail_errno(errno, "cannot accept a connection on {}", address_.to_string());
@@ -67,7 +67,7 @@ class SingleListener final : public Listener {
  public:
   SingleListener(std::unique_ptr<Channel> channel, Address address)
       : channel_(std::move(channel)), address_(std::move(address)) {}
-  Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel) override {
+  Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel, Deadline) override {
     HANDOVER_TRY(cancel.check());
     if (!channel_) return fail(Errc::state, "{} has only one channel", address_.to_string());
     return std::move(channel_);

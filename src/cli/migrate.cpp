@@ -25,6 +25,8 @@ struct MigrateOptions {
   std::optional<std::uint64_t> max_bandwidth;
   std::optional<std::uint64_t> downtime_limit;
   std::optional<std::uint64_t> avail_switchover_bandwidth;
+  std::optional<std::uint64_t> multifd_channels;
+  bool switchover_ack = false;
   bool no_return_path = false;
   bool pause_before_switchover = false;
   bool detach = false;
@@ -50,6 +52,7 @@ Status configure(QmpClient& client, const MigrateOptions& options, const CancelT
   if (options.downtime_limit) parameters["downtime-limit"] = *options.downtime_limit;
   if (options.avail_switchover_bandwidth)
     parameters["avail-switchover-bandwidth"] = *options.avail_switchover_bandwidth;
+  if (options.multifd_channels) parameters["multifd-channels"] = *options.multifd_channels;
   if (!parameters.empty()) HANDOVER_TRY(client.execute("migrate-set-parameters", parameters, cancel));
 
   auto list = json::array();
@@ -58,6 +61,8 @@ Status configure(QmpClient& client, const MigrateOptions& options, const CancelT
   };
   set("events", true);
   set("return-path", !options.no_return_path);
+  set("multifd", options.multifd_channels.has_value());
+  set("switchover-ack", options.switchover_ack);
   set("pause-before-switchover", options.pause_before_switchover);
   HANDOVER_TRY(client.execute("migrate-set-capabilities", {{"capabilities", list}}, cancel));
   return {};
@@ -157,8 +162,17 @@ void add_migrate(CLI::App& app, int& exit_code) {
       ->add_option("--avail-switchover-bandwidth", options->avail_switchover_bandwidth,
                    "bytes a second to count on for the switchover; 0: what was measured")
       ->transform(size_in(rate));
-  command->add_flag("--no-return-path", options->no_return_path,
-                    "do without the destination's answers; nobody then knows whether it loaded everything");
+  command
+      ->add_option("--multifd-channels", options->multifd_channels,
+                   "carry RAM and device state over so many connections, each device loaded on a thread of "
+                   "its own; the destination needs no setting")
+      ->check(CLI::Range(1, 255));
+  auto* ack = command->add_flag("--switchover-ack", options->switchover_ack,
+                                "stop only when the destination has loaded the initial data of every device");
+  auto* one_way = command->add_flag(
+      "--no-return-path", options->no_return_path,
+      "do without the destination's answers; nobody then knows whether it loaded everything");
+  ack->excludes(one_way);
   command->add_flag("--pause-before-switchover", options->pause_before_switchover,
                     "stop before the guest is handed over, and wait for Enter");
   command->add_flag("--detach", options->detach, "only start it");

@@ -108,6 +108,7 @@ Status MigrationController::start_incoming(const Address& from, bool exit_on_err
   listening_ = listener->address();
   Destination::Options options;
   options.capabilities = capabilities_;
+  options.parameters = parameters_;
   options.start_paused = options_.incoming_paused;
   options.on_status = status_observer(capabilities_.events, [this, exit_on_error](MigrationStatus status) {
     if (status == MigrationStatus::failed && exit_on_error && options_.incoming_failed)

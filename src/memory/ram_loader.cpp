@@ -2,14 +2,15 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "handover/base/trace.h"
+#include "handover/memory/zero_page.h"
 #include "handover/stream/format.h"
 #include "memory/backed_pages.h"
-#include "memory/zero_page.h"
 
 namespace handover {
 namespace {
@@ -42,9 +43,8 @@ std::unexpected<Error> refuse_kind(std::uint64_t at, std::uint64_t flags) {
     case ram::kXbzrle:
       return fail(Errc::unsupported, "XBZRLE page at stream offset {}: turn `xbzrle` off on the source", at);
     case ram::kMultifdFlush:
-      return fail(Errc::unsupported,
-                  "RAM pages over multifd channels at stream offset {}: turn `multifd` off on the source",
-                  at);
+      return fail(Errc::protocol,
+                  "a synchronisation point for multifd channels at stream offset {}, and there are none", at);
     case kRdmaHook:
       return fail(Errc::unsupported, "RDMA word at stream offset {}: use tcp: instead of rdma:", at);
     case kObsoleteFull:
@@ -57,16 +57,16 @@ std::unexpected<Error> refuse_kind(std::uint64_t at, std::uint64_t flags) {
 
 }  // namespace
 
-RamLoader::RamLoader(GuestMemory& memory, RamProgress& progress) : progress_(progress) {
+RamLoader::RamLoader(GuestMemory& memory, RamProgress& progress, std::function<Status()> barrier)
+    : progress_(progress), barrier_(std::move(barrier)) {
   for (const auto& ram : memory.blocks()) {
-    Block block{.ram = ram.get(), .touched = std::vector<bool>(ram->pages())};
+    Block block{.ram = ram.get(), .touched = std::make_unique<DirtyBitmap>(ram->pages())};
     // What was put into this memory before the migration must give way to a zero page.
     BackedPages there(*ram);
     PageRun rest{0, ram->pages()};
     while (rest.count > 0) {
       const PageRun backed = there.next(rest);
-      for (std::uint64_t page = backed.first; page < backed.first + backed.count; ++page)
-        block.touched[page] = true;
+      block.touched->mark_range(backed.first, backed.count);
       rest = {backed.first + backed.count, ram->pages() - (backed.first + backed.count)};
     }
     blocks_.push_back(std::move(block));
@@ -83,6 +83,8 @@ Status RamLoader::load(StreamReader& in) {
     if (word.flags() == ram::kEos) break;
     if (word.flags() == ram::kMemSize)
       HANDOVER_TRY(load_block_list(in, word));
+    else if (word.value == ram::kMultifdFlush && barrier_ && have_list_)
+      HANDOVER_TRY(barrier_());
     else
       HANDOVER_TRY(load_page_record(in, word));
   }
@@ -151,17 +153,54 @@ Status RamLoader::choose_block(StreamReader& in, const Word& word) {
     return {};
   }
   HANDOVER_ASSIGN(const auto name, in.str8());
+  HANDOVER_ASSIGN(current_, listed_block(name, word.at));
+  return {};
+}
+
+Result<RamLoader::Block*> RamLoader::listed_block(const std::string& name, std::uint64_t at) {
   for (auto& block : blocks_) {
     if (block.ram->name() != name) continue;
     if (!block.listed)
       return fail(Errc::protocol, "page of RAM block `{}`, which was not listed, at stream offset {}", name,
-                  word.at);
-    current_ = &block;
-    return {};
+                  at);
+    return &block;
   }
   return fail(Errc::mismatch,
-              "page of RAM block `{}` (stream offset {}), which does not exist here; there is {}", name,
-              word.at, known_names());
+              "page of RAM block `{}` (stream offset {}), which does not exist here; there is {}", name, at,
+              known_names());
+}
+
+Status RamLoader::load_pages(const stream::multifd::RamPacket& packet, StreamReader& in) {
+  const auto at = in.offset();
+  if (!have_list_) return fail(Errc::protocol, "pages before the list of RAM blocks");
+  HANDOVER_ASSIGN(Block * block, listed_block(packet.block, at));
+  const auto& ram = *block->ram;
+  const auto outside = [&](std::uint64_t offset) { return !range_fits(offset, kPageSize, ram.size()); };
+  if (std::ranges::any_of(packet.normal_offsets(), outside) ||
+      std::ranges::any_of(packet.zero_offsets(), outside))
+    return fail(Errc::protocol, "a page (stream offset {}) lies outside RAM block `{}` of {}", at, ram.name(),
+                size_text(ram.size(), false));
+
+  for (const auto offset : packet.zero_offsets()) {
+    const auto bytes = ram.page(offset / kPageSize);
+    if (block->touched->test(offset / kPageSize) && !is_zero_page(bytes.data()))
+      std::memset(bytes.data(), 0, bytes.size());
+  }
+  std::array<iovec, stream::multifd::kPagesPerPacket> parts;
+  std::size_t count = 0;
+  for (const auto offset : packet.normal_offsets()) {
+    block->touched->mark(offset / kPageSize);
+    auto* to = ram.data() + offset;
+    if (count > 0 && static_cast<std::byte*>(parts[count - 1].iov_base) + parts[count - 1].iov_len == to)
+      parts[count - 1].iov_len += kPageSize;
+    else
+      parts[count++] = {to, kPageSize};
+  }
+  HANDOVER_TRY(in.scatter(std::span(parts).first(count)));
+  progress_.count({.bytes = stream::multifd::kRamHeaderSize + packet.normal * kPageSize,
+                   .normal_pages = packet.normal,
+                   .zero_pages = packet.zero});
+  return {};
 }
 
 Status RamLoader::load_zero(StreamReader& in, std::uint64_t page) {
@@ -169,17 +208,18 @@ Status RamLoader::load_zero(StreamReader& in, std::uint64_t page) {
   HANDOVER_ASSIGN(const auto fill, in.u8());
   if (fill != 0) return fail(Errc::protocol, "zero page filled with {:#04x} at stream offset {}", fill, at);
   const auto bytes = current_->ram->page(page);
-  if (current_->touched[page] && !is_zero_page(bytes.data())) std::memset(bytes.data(), 0, bytes.size());
+  if (current_->touched->test(page) && !is_zero_page(bytes.data()))
+    std::memset(bytes.data(), 0, bytes.size());
   ++loaded_.zero_pages;
   return {};
 }
 
 Status RamLoader::load_normal(StreamReader& in, std::uint64_t page) {
-  if (!current_->touched[page]) {
+  if (!current_->touched->test(page)) {
     HANDOVER_ASSIGN(const bool written, write_fresh_run(in, page));
     if (written) return {};
   }
-  current_->touched[page] = true;
+  current_->touched->mark(page);
   ++loaded_.normal_pages;
   return in.bytes(current_->ram->page(page));
 }
@@ -197,7 +237,7 @@ Result<bool> RamLoader::write_fresh_run(StreamReader& in, std::uint64_t first) {
     parts[count++] = {const_cast<std::byte*>(ready.data() + at), kPageSize};
     at += kPageSize;
     const std::uint64_t next = first + count;
-    if (count == kLongestRun || next == current_->ram->pages() || current_->touched[next]) break;
+    if (count == kLongestRun || next == current_->ram->pages() || current_->touched->test(next)) break;
     if (!range_fits(at, kWordBytes, ready.size())) break;
     if (load_be<std::uint64_t>(ready.data() + at) != (next * kPageSize | ram::kPage | ram::kContinue)) break;
     at += kWordBytes;
@@ -211,8 +251,7 @@ Result<bool> RamLoader::write_fresh_run(StreamReader& in, std::uint64_t first) {
     return fail_errno(errno, "cannot fill RAM block `{}` from page {} on", current_->ram->name(), first);
   // What a short write left of a page is written again with the page.
   const std::uint64_t written = put < 0 ? 0 : static_cast<std::uint64_t>(put) / kPageSize;
-  for (std::uint64_t page = first; page < first + count; ++page)
-    current_->touched[page] = true;
+  current_->touched->mark_range(first, count);
   if (written == 0) return false;
   loaded_.normal_pages += written;
   HANDOVER_TRY(in.skip(written * kPageSize + (written - 1) * kWordBytes));

@@ -1,21 +1,31 @@
 #pragma once
 
+#include <atomic>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "handover/memory/guest_memory.h"
+#include "handover/stream/multifd.h"
 #include "handover/stream/stream_reader.h"
 #include "memory/ram_progress.h"
 
 namespace handover {
 
-/// The destination's half of RamMigration, for one migration.  All calls come from the load thread.
+/// The destination's half of RamMigration, for one migration.  All calls come from the load thread, but for
+/// load_pages().
 class RamLoader {
  public:
-  RamLoader(GuestMemory& memory, RamProgress& progress);
+  /// `barrier` waits until all channels have reached the synchronisation point that a FLUSH word stands for;
+  /// empty: there are no channels.
+  RamLoader(GuestMemory& memory, RamProgress& progress, std::function<Status()> barrier);
 
   /// The body of one section, up to its EOS word.
   Status load(StreamReader& in);
+  /// The pages of a packet; their content follows in `in`.  Any thread, with pages that no other thread has
+  /// at that time.
+  Status load_pages(const stream::multifd::RamPacket& packet, StreamReader& in);
 
  private:
   struct Block {
@@ -24,7 +34,7 @@ class RamLoader {
     bool takes_writes = true;  ///< through the descriptor
     /// Pages that may hold something else than zeros; a zero page for any other needs no write, so that
     /// memory which is zero everywhere costs the host nothing.
-    std::vector<bool> touched;
+    std::unique_ptr<DirtyBitmap> touched;
   };
   struct Word {
     std::uint64_t at = 0;  ///< offset in the stream
@@ -42,13 +52,15 @@ class RamLoader {
   /// Takes the page `first`, and those that follow it in the reader's buffer, if nothing was in them before.
   /// False: nothing was taken.
   Result<bool> write_fresh_run(StreamReader& in, std::uint64_t first);
+  Result<Block*> listed_block(const std::string& name, std::uint64_t at);
   std::string known_names() const;
 
   RamProgress& progress_;
+  const std::function<Status()> barrier_;
   std::vector<Block> blocks_;
-  bool have_list_ = false;
-  Block* current_ = nullptr;  // of the last page record; outlives the section
-  ItemCounters loaded_;       // of the present section
+  std::atomic<bool> have_list_{false};  // what it stands for is fixed then
+  Block* current_ = nullptr;            // of the last page record; outlives the section
+  ItemCounters loaded_;                 // of the present section
 };
 
 }  // namespace handover

@@ -51,7 +51,7 @@ Status RamMigration::save_complete(StreamWriter& out) {
 
 Status RamMigration::load_setup(const LoadOptions&) {
   progress_->reset();
-  loader_ = std::make_unique<RamLoader>(memory_, *progress_);
+  loader_ = std::make_unique<RamLoader>(memory_, *progress_, barrier_);
   return {};
 }
 
@@ -63,9 +63,15 @@ Status RamMigration::load_live(StreamReader& in, std::uint32_t version) {
   return loader_->load(in);
 }
 
+Status RamMigration::load_pages(const stream::multifd::RamPacket& packet, StreamReader& in) {
+  if (!loader_) return fail(Errc::state, "RAM is not being loaded");
+  return loader_->load_pages(packet, in);
+}
+
 void RamMigration::cleanup() {
   saver_.reset();
   sink_ = nullptr;
+  barrier_ = nullptr;
   loader_.reset();
 }
 

@@ -5,8 +5,8 @@
 
 #include "handover/base/trace.h"
 #include "handover/memory/guest_race.h"
+#include "handover/memory/zero_page.h"
 #include "handover/stream/format.h"
-#include "memory/zero_page.h"
 
 namespace handover {
 namespace {
@@ -28,6 +28,7 @@ RamSaver::RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, R
 }
 
 RamSaver::~RamSaver() {
+  if (sink_) count_sunk();
   for (auto* source : sources_)
     source->stop();
 }

@@ -18,34 +18,57 @@ void Convergence::Meter::settle() {
   if (rate == 0 && busy > Seconds{0}) rate = static_cast<double>(bytes) / busy.count();
 }
 
-void Convergence::sent(std::size_t item, std::uint64_t bytes, Seconds busy) {
+Convergence::Item& Convergence::slot(std::size_t item) {
   if (items_.size() <= item) items_.resize(item + 1);
-  items_[item].add(bytes, busy);
+  return items_[item];
+}
+
+void Convergence::sent(std::size_t item, std::uint64_t bytes, Seconds busy) {
+  slot(item).sending.add(bytes, busy);
   all_.add(bytes, busy);
+}
+
+void Convergence::loaded(std::size_t item, std::uint64_t bytes, Seconds busy) {
+  if (bytes > 0 && busy > Seconds{0}) slot(item).load_rate = static_cast<double>(bytes) / busy.count();
 }
 
 void Convergence::settle() {
   all_.settle();
   for (auto& item : items_)
-    item.settle();
+    item.sending.settle();
 }
 
 double Convergence::rate_of(std::size_t item, const Parameters& parameters) const {
-  if (parameters.avail_switchover_bandwidth != 0)
-    return static_cast<double>(parameters.avail_switchover_bandwidth);
-  return item < items_.size() && items_[item].rate > 0 ? items_[item].rate : all_.rate;
+  const double measured = send_rate(item) > 0 ? send_rate(item) : all_.rate;
+  const double sending = parameters.avail_switchover_bandwidth != 0
+                             ? static_cast<double>(parameters.avail_switchover_bandwidth)
+                             : measured;
+  return load_rate(item) > 0 ? std::min(sending, load_rate(item)) : sending;
 }
 
 double Convergence::expected_downtime_ms(std::span<const Pending> pending,
                                          const Parameters& parameters) const {
-  double sum = 0;
+  double in_turn = 0;
+  double side_by_side = 0;
+  std::uint64_t bytes = 0;
   for (std::size_t item = 0; item < pending.size(); ++item) {
     if (pending[item].total() == 0) continue;
     const double rate = rate_of(item, parameters);
     if (rate <= 0) return -1;
-    sum += static_cast<double>(pending[item].total()) * 1000 / rate;
+    const double takes = static_cast<double>(pending[item].total()) * 1000 / rate;
+    bytes += pending[item].total();
+    if (item < items_.size() && items_[item].parallel)
+      side_by_side = std::max(side_by_side, takes);
+    else
+      in_turn += takes;
   }
-  return sum;
+  // No item is faster than the link.
+  double link = static_cast<double>(parameters.avail_switchover_bandwidth);
+  if (link == 0)
+    for (const auto& item : items_)
+      link = std::max(link, item.sending.rate);
+  const double on_the_link = side_by_side > 0 && link > 0 ? static_cast<double>(bytes) * 1000 / link : 0;
+  return std::max({in_turn, side_by_side, on_the_link});
 }
 
 bool Convergence::fits(std::span<const Pending> pending, const Parameters& parameters) const {

@@ -14,8 +14,14 @@ namespace handover {
 
 /// Decides when what is left fits into the allowed downtime.  Policy only: no I/O, no clock of its own.
 ///
-/// Items move at rates of their own: RAM as fast as the network, a device as fast as it hands out its state.
-/// So each is measured alone, and the expected downtime is the sum of what each one's rest will take.
+/// Items move at rates of their own: RAM as fast as the network, a device as fast as it hands out its state
+/// and as its twin takes it in.  So each is measured alone, on both sides; sending and loading overlap, and
+/// the slower of the two counts.  Items that go one after the other add up; those that go side by side
+/// (devices with parallel state) take as long as the slowest of them, and never less than the link needs for
+/// all.
+///
+/// A device that cannot tell its size counts with what it can tell: it does not hold the switchover up, and
+/// the downtime may be longer than was expected.
 class Convergence {
  public:
   using Seconds = std::chrono::duration<double>;
@@ -25,12 +31,19 @@ class Convergence {
   /// `bytes` of an item went out in `busy` time; waiting for the rate limit does not count, because at the
   /// switchover there is no limit.
   void sent(std::size_t item, std::uint64_t bytes, Seconds busy);
+  /// The destination has loaded so much of an item in so much time, all told.
+  void loaded(std::size_t item, std::uint64_t bytes, Seconds busy);
+  /// The item goes side by side with the others of its kind.
+  void set_parallel(std::size_t item) { slot(item).parallel = true; }
   /// Everything that could go out has gone: with no figure yet, what was measured so far has to do, or a
   /// small machine would wait for a figure with nothing left to measure by.
   void settle();
 
   /// Bytes a second over all items; 0 until enough was sent to tell.
   double bandwidth() const { return all_.rate; }
+  /// Bytes a second of one item; 0 until known.
+  double send_rate(std::size_t item) const { return item < items_.size() ? items_[item].sending.rate : 0; }
+  double load_rate(std::size_t item) const { return item < items_.size() ? items_[item].load_rate : 0; }
   /// 0 if nothing is left; negative while there is no rate to tell by.  `pending` is indexed like sent().
   double expected_downtime_ms(std::span<const Pending> pending, const Parameters& parameters) const;
   /// True if the machine may stop now.  With no rate known only "nothing left" fits.
@@ -48,10 +61,16 @@ class Convergence {
     void add(std::uint64_t more, Seconds took);
     void settle();
   };
+  struct Item {
+    Meter sending;
+    double load_rate = 0;
+    bool parallel = false;
+  };
+  Item& slot(std::size_t item);
   double rate_of(std::size_t item, const Parameters& parameters) const;
 
   Meter all_;
-  std::vector<Meter> items_;
+  std::vector<Item> items_;
   double last_pass_ms_ = std::numeric_limits<double>::infinity();
 };
 

@@ -12,42 +12,56 @@ namespace handover {
 
 Destination::Impl::~Impl() {
   cancel.cancel("the migration object was destroyed");
-  {
-    std::lock_guard lock(mutex);
-    if (shut_on_cancel) shut_on_cancel->shutdown();
-  }
+  giving_up.cancel("the migration object was destroyed");
+  shut_channels();
   if (thread.joinable()) thread.join();
 }
 
-void Destination::Impl::launch(std::function<Result<std::unique_ptr<Channel>>()> open) {
+void Destination::Impl::shut_channels() {
+  std::lock_guard lock(mutex);
+  if (shut_on_cancel) shut_on_cancel->shutdown();
+}
+
+void Destination::Impl::launch(std::shared_ptr<Listener> listener, std::unique_ptr<Channel> ready_channel) {
   set_status(MigrationStatus::setup);
-  thread = std::thread([this, open = std::move(open)] {
+  connections = std::make_unique<IncomingChannels>(std::move(listener), giving_up.token());
+  channel = std::move(ready_channel);
+  thread = std::thread([this] {
     ::pthread_setname_np(::pthread_self(), "load");
     HANDOVER_TRACE(thread_start, "load");
-    run(open);
+    run();
     HANDOVER_TRACE(thread_end, "load");
   });
 }
 
-void Destination::Impl::run(const std::function<Result<std::unique_ptr<Channel>>()>& open) {
-  auto loaded = [&]() -> Status {
-    HANDOVER_ASSIGN(channel, open());
-    {
-      std::lock_guard lock(mutex);
-      shut_on_cancel = channel.get();
-    }
-    HANDOVER_TRY(cancel.token().check());
-    return load();
-  }();
-  if (!loaded)
-    fail_load(loaded.error());
-  else
-    start_machine();
+Status Destination::Impl::open() {
+  if (channel) {
+    in = std::make_unique<StreamReader>(*channel);
+  } else {
+    HANDOVER_ASSIGN(auto main, connections->accept_main());
+    channel = std::move(main.channel);
+    in = std::move(main.in);
+  }
+  {
+    std::lock_guard lock(mutex);
+    shut_on_cancel = channel.get();
+  }
+  return cancel.token().check();
+}
+
+void Destination::Impl::run() {
+  auto loaded = open();
+  if (loaded) loaded = load();
+  if (loaded) return start_machine();
+  std::unique_lock lock(mutex);
+  // What another thread found is the cause; that the load thread then read no further is not.
+  const auto cause = failure && !cancel.cancelled() ? *failure : loaded.error();
+  lock.unlock();
+  fail_load(cause);
 }
 
 Status Destination::Impl::load() {
   set_status(MigrationStatus::active);
-  in = std::make_unique<StreamReader>(*channel);
   HANDOVER_TRY(read_start_of_stream());
   return read_records();
 }
@@ -62,7 +76,11 @@ Status Destination::Impl::pass_point(bool& flag) {
 void Destination::Impl::fail_load(const Error& why) {
   const bool was_cancelled = cancel.cancelled();
   HANDOVER_TRACE(load_failed, why.to_string().c_str());
-  if (return_path_open) reply(stream::Reply::shut, kShutFailed);
+  giving_up.cancel("the incoming migration failed");
+  if (return_path_open) {
+    reply(stream::Reply::shut, kShutFailed);
+    replies->flush();
+  }
   auto sentence = why.to_string();
   {
     std::lock_guard lock(mutex);
@@ -73,6 +91,7 @@ void Destination::Impl::fail_load(const Error& why) {
   if (!was_cancelled) log::error("the incoming migration failed: {}", sentence);
   if (channel) channel->shutdown();
   cleanup();
+  replies.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }
 
@@ -84,7 +103,10 @@ void Destination::Impl::start_machine() {
   const bool run = ran == RunState::running && !options.start_paused;
   auto started = machine.loop().call(
       [&] { return run ? machine.start() : machine.set_stopped_state(RunState::paused); });
-  if (return_path_open) reply(stream::Reply::shut, started ? kShutLoaded : kShutFailed);
+  if (return_path_open) {
+    reply(stream::Reply::shut, started ? kShutLoaded : kShutFailed);
+    replies->flush();
+  }
   if (!started) {
     log::error("the machine arrived and does not start: {}", started.error().to_string());
     std::lock_guard lock(mutex);
@@ -95,12 +117,15 @@ void Destination::Impl::start_machine() {
   // all the same: a socket that is closed with bytes unread takes our last answer down with it.
   if (auto rest = stream::read_vmdescription(*in); !rest)
     HANDOVER_TRACE(vmdescription_unread, rest.error().to_string().c_str());
+  replies.reset();
   channel->finish_writing();
   std::lock_guard lock(mutex);
   shut_on_cancel = nullptr;
 }
 
 void Destination::Impl::cleanup() {
+  // Its threads put into the items.
+  multifd.reset();
   if (!std::exchange(loading_begun, false)) return;
   for (auto* item : machine.migratables())
     item->cleanup();
@@ -124,13 +149,11 @@ Destination::Destination(Machine& machine, Options options)
 Destination::~Destination() = default;
 
 void Destination::start(std::unique_ptr<Listener> listener) {
-  auto held = std::shared_ptr<Listener>(std::move(listener));
-  impl_->launch([this, held] { return held->accept(impl_->cancel.token()); });
+  impl_->launch(std::move(listener), nullptr);
 }
 
 void Destination::start(std::unique_ptr<Channel> channel) {
-  auto held = std::make_shared<std::unique_ptr<Channel>>(std::move(channel));
-  impl_->launch([held]() -> Result<std::unique_ptr<Channel>> { return std::move(*held); });
+  impl_->launch(nullptr, std::move(channel));
 }
 
 MigrationStatus Destination::status() const {
@@ -151,6 +174,7 @@ Status Destination::cancel() {
     return fail(Errc::state,
                 "too late to cancel here: the source was told that everything is loaded; cancel there");
   impl_->cancel.cancel("cancelled by request");
+  impl_->giving_up.cancel("cancelled by request");
   if (impl_->shut_on_cancel) impl_->shut_on_cancel->shutdown();
   return {};
 }

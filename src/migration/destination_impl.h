@@ -6,10 +6,15 @@
 #include <set>
 #include <thread>
 
+#include "handover/memory/ram_migration.h"
 #include "handover/migration/destination.h"
 #include "handover/stream/return_path.h"
 #include "handover/stream/section.h"
+#include "migration/channel_plan.h"
 #include "migration/global_state.h"
+#include "migration/incoming_channels.h"
+#include "migration/multifd_receiver.h"
+#include "migration/reply_sender.h"
 
 namespace handover {
 
@@ -20,8 +25,9 @@ struct Destination::Impl {
   Impl(Machine& machine_of, Options with) : machine(machine_of), options(std::move(with)) {}
   ~Impl();
 
-  void launch(std::function<Result<std::unique_ptr<Channel>>()> open);
-  void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
+  void launch(std::shared_ptr<Listener> listener, std::unique_ptr<Channel> ready);
+  void run();
+  Status open();
   Status load();
   void fail_load(const Error& why);
   void start_machine();
@@ -33,9 +39,18 @@ struct Destination::Impl {
   Status read_opening_section(stream::Record kind);
   Status read_later_section(stream::Record kind);
   Status obey_command();
-  Status begin_loading();
   Status finish_loading();
   void reply(stream::Reply type, std::uint32_t value);
+
+  // destination_items.cpp
+  Status begin_loading();
+  Status begin_multifd();
+  LoadOptions options_for(Migratable& item);
+  void report(const Migratable& item, const LoadProgress& progress);
+  Status finish_items();
+  /// A thread beside the load thread has failed.  Any thread.
+  void note_failure(const Error& why);
+  void shut_channels();
 
   void set_status(MigrationStatus to);
   /// Takes the step after which nothing can be called off; fails if it was called off before.
@@ -43,14 +58,21 @@ struct Destination::Impl {
 
   Machine& machine;
   Options options;
-  CancelSource cancel;
+  CancelSource cancel;     // by request
+  CancelSource giving_up;  // by request, or because something has failed
   GlobalState global_state;
+  ChannelPlan plan;
+  std::unique_ptr<IncomingChannels> connections;
   std::unique_ptr<Channel> channel;
   std::unique_ptr<StreamReader> in;
+  std::unique_ptr<ReplySender> replies;  // once the return path is open
+  std::unique_ptr<MultifdReceiver> multifd;
   std::map<std::uint32_t, Migratable*> by_id;
-  std::set<const Migratable*> ended;   // END has been read
-  std::set<const Migratable*> stated;  // FULL has been read
+  std::map<const Migratable*, std::uint32_t> id_of;  // complete before threads of items read it
+  std::set<const Migratable*> ended;                 // END has been read
+  std::set<const Migratable*> stated;                // FULL has been read
   bool return_path_open = false;
+  bool progress_asked = false;
   bool loading_begun = false;
   bool loading_finished = false;
 
@@ -58,8 +80,9 @@ struct Destination::Impl {
   std::condition_variable changed;
   MigrationStatus status = MigrationStatus::none;
   std::string error;
-  bool ready = false;      // the source was told that everything is loaded
-  bool committed = false;  // the mark has been read
+  std::optional<Error> failure;  // of another thread than the load thread
+  bool ready = false;            // the source was told that everything is loaded
+  bool committed = false;        // the mark has been read
   Channel* shut_on_cancel = nullptr;
   std::thread thread;
 };

@@ -47,13 +47,6 @@ Status Destination::Impl::read_records() {
   }
 }
 
-Status Destination::Impl::begin_loading() {
-  if (std::exchange(loading_begun, true)) return {};
-  for (auto* item : machine.migratables())
-    HANDOVER_TRY(item->load_setup());
-  return {};
-}
-
 Status Destination::Impl::read_opening_section(Record kind) {
   const auto at = in->offset() - 1;
   HANDOVER_ASSIGN(auto header, stream::read_section_header(*in, kind));
@@ -61,6 +54,11 @@ Status Destination::Impl::read_opening_section(Record kind) {
     return item.section_name() == header.name && item.instance_id() == header.instance;
   };
   Migratable* item = matches(global_state) ? &global_state : nullptr;
+  if (matches(plan)) {
+    if (loading_begun)
+      return fail(Errc::protocol, "section `{}` at offset {} comes too late", header.name, at);
+    item = &plan;
+  }
   for (auto* known : machine.migratables())
     if (matches(*known)) item = known;
   if (!item)
@@ -84,6 +82,10 @@ Status Destination::Impl::read_opening_section(Record kind) {
   HANDOVER_TRY_CONTEXT(live ? item->load_live(*in, header.version) : item->load_state(*in, header.version),
                        "loading section `{}` that began at offset {}", header.name, at);
   if (!live) stated.insert(item);
+  if (live) {
+    id_of[item] = header.id;
+    report(*item, {});  // says how much may wait
+  }
   return stream::read_section_footer(*in, header);
 }
 
@@ -110,11 +112,12 @@ Status Destination::Impl::obey_command() {
     case stream::Command::open_return_path:
       if (!channel->two_way())
         return fail(Errc::unsupported, "the source asks for answers, but {} is one-way", channel->name());
-      return_path_open = true;
+      if (!std::exchange(return_path_open, true)) replies = std::make_unique<ReplySender>(*channel);
       return {};
     case stream::Command::ping: {
       if (!return_path_open) return fail(Errc::protocol, "PING at offset {} without a return path", at);
       const auto token = command.word();
+      if (token == kPingProgress) progress_asked = true;
       if (token == kPingReady) {
         HANDOVER_TRY(finish_loading());
         HANDOVER_TRY(pass_point(ready));
@@ -142,17 +145,14 @@ Status Destination::Impl::finish_loading() {
       return fail(Errc::protocol, "the stream ends the load without the end of `{}`", item->display_name());
     if (item->has_state() && !stated.contains(item))
       return fail(Errc::protocol, "the stream has no state of `{}`", item->display_name());
-    HANDOVER_TRY_CONTEXT(item->load_finish(), "{} is not complete", item->display_name());
   }
+  HANDOVER_TRY(finish_items());
   HANDOVER_TRACE(load_finished);
   return {};
 }
 
 void Destination::Impl::reply(stream::Reply type, std::uint32_t value) {
-  HANDOVER_TRACE(return_path_send, static_cast<int>(type), value);
-  // A source that is gone learns nothing, and what this side does next does not depend on it.
-  if (auto sent = stream::ReturnPathWriter(*channel).send({.type = type, .value = value}); !sent)
-    HANDOVER_TRACE(return_path_broken, sent.error().to_string().c_str());
+  replies->send({.type = type, .value = value});
 }
 
 }  // namespace handover

@@ -2,14 +2,17 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+
 #include "handover/base/trace.h"
+#include "handover/base/units.h"
 #include "handover/migration/protocol.h"
 #include "handover/stream/return_path.h"
 
 namespace handover {
 
-ReturnPathListener::ReturnPathListener(Channel& channel)
-    : channel_(channel), thread_([this] {
+ReturnPathListener::ReturnPathListener(Channel& channel, std::size_t sections)
+    : channel_(channel), progress_(sections), thread_([this] {
         ::pthread_setname_np(::pthread_self(), "return-path");
         listen();
       }) {
@@ -45,6 +48,14 @@ Status ReturnPathListener::read_message(stream::ReturnPathReader& in) {
     case stream::Reply::shut:
       shut_ = message.value;
       break;
+    case stream::Reply::switchover_ack:
+      ++acks_;
+      break;
+    case stream::Reply::load_progress:
+      if (message.section >= progress_.size())
+        return fail(Errc::protocol, "progress of section {}, which does not exist", message.section);
+      progress_[message.section] = message;
+      break;
     default:
       return fail(Errc::protocol, "return-path message {} was not asked for", static_cast<int>(message.type));
   }
@@ -52,8 +63,35 @@ Status ReturnPathListener::read_message(stream::ReturnPathReader& in) {
   return {};
 }
 
+std::uint64_t ReturnPathListener::acks() const {
+  std::lock_guard lock(mutex_);
+  return acks_;
+}
+
+stream::ReplyMessage ReturnPathListener::progress(std::uint32_t section) const {
+  std::lock_guard lock(mutex_);
+  return section < progress_.size() ? progress_[section] : stream::ReplyMessage{};
+}
+
+Status ReturnPathListener::wait_for_room(std::uint32_t section, std::uint64_t sent, std::uint64_t bytes,
+                                         const CancelToken& cancel) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, cancel.stop(), [&] {
+    if (shut_ || failure_) return true;
+    const auto& there = progress_[section];
+    const auto waiting = sent - std::min(sent, there.packet_charge);
+    return there.room > 0 && range_fits(waiting, bytes, there.room);
+  });
+  HANDOVER_TRY(cancel.check());
+  return check_locked();
+}
+
 Status ReturnPathListener::check() const {
   std::lock_guard lock(mutex_);
+  return check_locked();
+}
+
+Status ReturnPathListener::check_locked() const {
   if (shut_ && *shut_ != kShutLoaded)
     return fail(Errc::mismatch, "the destination reports that it failed (error {}); its own log says why",
                 *shut_);

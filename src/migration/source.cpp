@@ -14,14 +14,17 @@ Source::Impl::Impl(Machine& machine_of, RamMigration* ram_of, Options with)
 
 Source::Impl::~Impl() {
   cancel.cancel("the migration object was destroyed");
-  {
-    std::lock_guard lock(mutex);
-    if (shut_on_cancel) shut_on_cancel->shutdown();
-  }
+  shut_channels();
   if (thread.joinable()) thread.join();
 }
 
-void Source::Impl::launch(std::function<Result<std::unique_ptr<Channel>>()> open, bool peer) {
+void Source::Impl::shut_channels() {
+  std::lock_guard lock(mutex);
+  if (shut_on_cancel) shut_on_cancel->shutdown();
+  if (multifd_on_cancel) multifd_on_cancel->shutdown();
+}
+
+void Source::Impl::launch(Open open, bool peer) {
   has_peer = peer;
   started = Clock::now();
   set_status(MigrationStatus::setup);
@@ -33,16 +36,39 @@ void Source::Impl::launch(std::function<Result<std::unique_ptr<Channel>>()> open
   });
 }
 
-void Source::Impl::run(const std::function<Result<std::unique_ptr<Channel>>()>& open) {
+// All connections before the first byte, so that the destination finds them when it reads how many there are.
+Status Source::Impl::open_channels(const Open& open) {
+  HANDOVER_ASSIGN(channel, open());
+  {
+    std::lock_guard lock(mutex);
+    shut_on_cancel = channel.get();
+  }
+  HANDOVER_TRY(cancel.token().check());
+  if (!options.capabilities.multifd) return {};
+  if (!channel->two_way())
+    return fail(Errc::unsupported, "multifd needs a socket (tcp:HOST:PORT or unix:PATH), not {}",
+                channel->name());
+  const auto count = current_parameters().multifd_channels;
+  std::vector<std::unique_ptr<Channel>> channels;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    HANDOVER_ASSIGN_CONTEXT(auto one, open(), "multifd channel {} of {}", i + 1, count);
+    channels.push_back(std::move(one));
+  }
+  multifd = std::make_unique<MultifdSender>(std::move(channels));
+  plan = ChannelPlan(static_cast<std::uint32_t>(count));
+  {
+    std::lock_guard lock(mutex);
+    multifd_on_cancel = multifd.get();
+    statistics.multifd_channels = count;
+  }
+  return cancel.token().check();
+}
+
+void Source::Impl::run(const Open& open) {
   state_before = machine.state();
   number_sections();
   auto whole = [&]() -> Status {
-    HANDOVER_ASSIGN(channel, open());
-    {
-      std::lock_guard lock(mutex);
-      shut_on_cancel = channel.get();
-    }
-    HANDOVER_TRY(cancel.token().check());
+    HANDOVER_TRY(open_channels(open));
     writer = std::make_unique<StreamWriter>(*channel);
     HANDOVER_TRY(setup());
     HANDOVER_TRY(iterate());
@@ -85,7 +111,12 @@ void Source::start(Address to) {
 
 void Source::start(std::unique_ptr<Channel> channel) {
   auto held = std::make_shared<std::unique_ptr<Channel>>(std::move(channel));
-  impl_->launch([held]() -> Result<std::unique_ptr<Channel>> { return std::move(*held); }, true);
+  impl_->launch(
+      [held]() -> Result<std::unique_ptr<Channel>> {
+        if (!*held) return fail(Errc::unsupported, "multifd needs an address to connect to");
+        return std::move(*held);
+      },
+      true);
 }
 
 MigrationStatus Source::status() const {
@@ -129,8 +160,8 @@ Status Source::cancel() {
     if (impl_->committed)
       return fail(Errc::state, "too late to cancel: the machine has been given up to the destination");
     impl_->cancel.cancel("cancelled by request");
-    if (impl_->shut_on_cancel) impl_->shut_on_cancel->shutdown();
   }
+  impl_->shut_channels();
   impl_->changed.notify_all();
   return {};
 }

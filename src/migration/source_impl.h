@@ -9,8 +9,11 @@
 #include "handover/migration/protocol.h"
 #include "handover/migration/source.h"
 #include "handover/stream/vmdescription.h"
+#include "migration/channel_plan.h"
 #include "migration/convergence.h"
 #include "migration/global_state.h"
+#include "migration/multifd_sender.h"
+#include "migration/parallel_saver.h"
 #include "migration/return_path_listener.h"
 
 namespace handover {
@@ -30,8 +33,11 @@ struct Source::Impl {
   Impl(Machine& machine_of, RamMigration* ram_of, Options with);
   ~Impl();
 
-  void launch(std::function<Result<std::unique_ptr<Channel>>()> open, bool peer);
-  void run(const std::function<Result<std::unique_ptr<Channel>>()>& open);
+  using Open = std::function<Result<std::unique_ptr<Channel>>()>;
+  void launch(Open open, bool peer);
+  void run(const Open& open);
+  Status open_channels(const Open& open);
+  void shut_channels();
 
   // source_phases.cpp: in this order, each until it fails.
   Status setup();
@@ -43,6 +49,7 @@ struct Source::Impl {
   void back_out(Error why);
   void enter_doubt(std::string why);
   void finish(MigrationStatus final_status);
+  void cleanup_items();
 
   /// Who had nothing left to send in a pass.
   struct Quiet {
@@ -52,6 +59,11 @@ struct Source::Impl {
   Result<Quiet> pass();
   Result<Iterated> write_part(const Entry& entry, std::uint64_t most);
   Status ask_pending(bool exact);
+  void note_estimate(const Pending& sum);
+  /// Acknowledgements that are still to come; more than were asked for are a failure.
+  Result<std::uint64_t> acks_outstanding() const;
+  Status finish_channels(ParallelSaver* devices, std::uint64_t ram_before);
+  std::uint64_t transferred() const;
   Status wait_for_continue();
   Status give_up();
   Status check_alive() const;
@@ -82,7 +94,9 @@ struct Source::Impl {
   CancelSource cancel;
   RateLimiter limiter;
   Convergence convergence;
+  ChannelPlan plan;
   GlobalState global_state;
+  SaveOptions save_options;
   std::vector<Entry> entries;
   std::vector<Pending> left;      // by section id, as last asked
   std::uint64_t can_precopy = 0;  // the sum of it that can move while the machine runs
@@ -93,6 +107,7 @@ struct Source::Impl {
   Clock::time_point stopped{};
   std::unique_ptr<Channel> channel;
   std::unique_ptr<StreamWriter> writer;
+  std::unique_ptr<MultifdSender> multifd;  // null: everything goes over the main channel
   std::unique_ptr<ReturnPathListener> answers;
   stream::VmdescriptionBuilder vmdescription{{.machine = std::string(kMachineName)}};
 
@@ -102,6 +117,7 @@ struct Source::Impl {
   bool committed = false;       // the mark is on its way: no way back
   bool continue_asked = false;  // migrate-continue
   Channel* shut_on_cancel = nullptr;
+  MultifdSender* multifd_on_cancel = nullptr;
   std::thread thread;
 };
 

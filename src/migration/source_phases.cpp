@@ -39,7 +39,9 @@ class Laps {
 
 Status Source::Impl::check_alive() const {
   HANDOVER_TRY(cancel.token().check());
-  return answers ? answers->check() : Status{};
+  // What the destination says of a failure says more than a broken channel.
+  if (answers) HANDOVER_TRY(answers->check());
+  return multifd ? multifd->check() : Status{};
 }
 
 Status Source::Impl::setup() {
@@ -52,9 +54,17 @@ Status Source::Impl::setup() {
   if (options.capabilities.return_path && channel->two_way()) {
     stream::write_command(*writer, stream::Command::open_return_path);
     stream::write_ping(*writer, kPingOpened);
+    stream::write_ping(*writer, kPingProgress);
     HANDOVER_TRY(writer->flush());
-    answers = std::make_unique<ReturnPathListener>(*channel);
+    answers = std::make_unique<ReturnPathListener>(*channel, entries.size());
   }
+  // Without answers nobody would say how much may wait.
+  save_options = {.parallel = multifd && answers,
+                  .switchover_ack = options.capabilities.switchover_ack && answers};
+  if (ram && multifd) ram->set_page_sink(multifd.get());
+  if (save_options.parallel)
+    for (const auto& entry : entries)
+      if (entry.item->has_parallel_state()) convergence.set_parallel(entry.id);
   HANDOVER_TRY(write_early());
   HANDOVER_TRY(write_starts());
   note(
@@ -71,36 +81,62 @@ Status Source::Impl::ask_pending(bool exact) {
                             entry.item->display_name());
     sum.must_stop += left[entry.id].must_stop;
     sum.can_precopy += left[entry.id].can_precopy;
+    if (!answers) continue;
+    const auto there = answers->progress(entry.id);
+    convergence.loaded(entry.id, there.bytes, std::chrono::nanoseconds(there.busy_ns));
   }
-  const auto parameters = current_parameters();
-  note([&](Statistics& all) {
-    for (const auto& entry : entries)
-      all.items[entry.id].pending_bytes = left[entry.id].total();
-    all.remaining = sum.total();
-    all.throughput = convergence.bandwidth();
-    all.expected_downtime_ms = std::max(0.0, convergence.expected_downtime_ms(left, parameters));
-  });
+  note_estimate(sum);
   can_precopy = sum.can_precopy;
-  if (exact) {
-    const auto count = ram ? ram->sync_count() : 0;
+  if (exact && ram) {
+    const auto count = ram->sync_count();
     HANDOVER_TRACE(dirty_sync, count, sum.can_precopy, sum.must_stop);
     if (count > 1 && options.on_pass) options.on_pass(count);
   }
   return {};
 }
 
+void Source::Impl::note_estimate(const Pending& sum) {
+  const auto parameters = current_parameters();
+  note([&](Statistics& all) {
+    for (const auto& entry : entries) {
+      auto& item = all.items[entry.id];
+      item.pending_bytes = left[entry.id].total();
+      item.size_unknown = left[entry.id].size_unknown;
+      item.send_rate = convergence.send_rate(entry.id);
+      item.load_rate = convergence.load_rate(entry.id);
+      item.acks_wanted = entry.item->acks_wanted();
+    }
+    all.switchover_acks = answers ? answers->acks() : 0;
+    all.remaining = sum.total();
+    all.throughput = convergence.bandwidth();
+    all.expected_downtime_ms = std::max(0.0, convergence.expected_downtime_ms(left, parameters));
+  });
+}
+
+Result<std::uint64_t> Source::Impl::acks_outstanding() const {
+  if (!answers || !machine.running()) return 0;
+  // Received first: a request that comes between is only counted early.
+  const auto received = answers->acks();
+  std::uint64_t wanted = 0;
+  for (const auto& entry : entries)
+    wanted += entry.item->acks_wanted();
+  if (received > wanted)
+    return fail(Errc::protocol, "the destination acknowledged {} times and was asked {}", received, wanted);
+  return wanted - received;
+}
+
 Result<Iterated> Source::Impl::write_part(const Entry& entry, std::uint64_t most) {
   HANDOVER_TRY(check_alive());
   HANDOVER_TRY(limiter.wait(cancel.token()));
   const auto begin = Clock::now();
-  const auto before = writer->position();
+  const auto before = entry.item == ram ? transferred() : writer->position();
   stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
   HANDOVER_ASSIGN_CONTEXT(auto outcome,
                           entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
                           "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->flush());
-  const auto bytes = writer->position() - before;
+  const auto bytes = (entry.item == ram ? transferred() : writer->position()) - before;
   limiter.count(bytes);
   convergence.sent(entry.id, bytes, Clock::now() - begin);
   account(entry, Phase::precopy, bytes);
@@ -121,6 +157,8 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     auto outcome = Iterated::more;
     while (outcome == Iterated::more && writer->position() < end) {
       HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
+      // Its pages do not move the writer, and it hands over a whole turn at once.
+      if (entry.item == ram && multifd) break;
     }
     if (outcome == Iterated::more) {
       quiet.all = false;
@@ -144,7 +182,16 @@ Status Source::Impl::iterate() {
     if (!quiet.ram || (!quiet.all && !convergence.fits(left, parameters))) continue;
     // Everything known has gone out, or what is left fits: now ask what was written meanwhile.
     HANDOVER_TRY(ask_pending(true));
-    if (convergence.fits(left, parameters) && !convergence.worth_another_pass(left, parameters)) return {};
+    HANDOVER_ASSIGN(const auto acks, acks_outstanding());
+    if (acks == 0 && convergence.fits(left, parameters) &&
+        !convergence.worth_another_pass(left, parameters)) {
+      for (const auto& entry : entries)
+        if (left[entry.id].size_unknown)
+          log::warn("{} cannot tell how much it will send stopped; the downtime may be longer than expected",
+                    entry.item->display_name());
+      note([](Statistics& all) { all.predicted_downtime_ms = all.expected_downtime_ms; });
+      return {};
+    }
     if (!quiet.all || can_precopy > 0) continue;
     // Nothing can move now, and something holds the switchover: do not spin.
     auto pause = wait_fd(-1, 0, cancel.token(), Clock::now() + kQuietPause);
@@ -159,6 +206,19 @@ Status Source::Impl::wait_for_continue() {
     changed.wait(lock, cancel.token().stop(), [&] { return continue_asked; });
   }
   return cancel.token().check();
+}
+
+// What went over the channels is counted when it is out.
+Status Source::Impl::finish_channels(ParallelSaver* devices, std::uint64_t ram_before) {
+  if (devices) HANDOVER_TRY(devices->wait());
+  HANDOVER_TRY(multifd->drain(cancel.token()));
+  std::size_t saved = 0;
+  for (const auto& entry : entries) {
+    if (devices && entry.item->has_parallel_state())
+      account(entry, Phase::downtime, devices->sent()[saved++]);
+    if (entry.item == ram) account(entry, Phase::downtime, multifd->counters().bytes - ram_before);
+  }
+  return {};
 }
 
 Status Source::Impl::switch_over() {
@@ -185,9 +245,18 @@ Status Source::Impl::switch_over() {
 
   set_status(MigrationStatus::device);
   stream::write_command(*writer, stream::Command::switchover_start);
+  HANDOVER_TRY(writer->flush());
+  const auto ram_before = multifd ? multifd->counters().bytes : 0;
+  std::optional<ParallelSaver> devices;
+  if (save_options.parallel) {
+    devices.emplace(*multifd, *answers, cancel.token());
+    for (const auto& entry : entries)
+      if (entry.item->has_parallel_state()) devices->start(*entry.item, entry.id);
+  }
   HANDOVER_TRY(write_ends(true));
   parts.final_ram = laps.lap();
   HANDOVER_TRY(write_ends(false));
+  if (multifd) HANDOVER_TRY(finish_channels(devices ? &*devices : nullptr, ram_before));
   HANDOVER_TRY(write_states());
   parts.device_state = laps.lap();
   if (answers) {
@@ -270,6 +339,19 @@ void Source::Impl::enter_doubt(std::string why) {
   finish(MigrationStatus::in_doubt);
 }
 
+void Source::Impl::cleanup_items() {
+  for (const auto& entry : entries)
+    entry.item->cleanup();
+  // Channels count behind what was handed to them; now the counts are final.
+  note([&](Statistics& all) {
+    for (const auto& entry : entries) {
+      const auto counters = entry.item->counters();
+      all.items[entry.id].normal_pages = counters.normal_pages;
+      all.items[entry.id].zero_pages = counters.zero_pages;
+    }
+  });
+}
+
 void Source::Impl::finish(MigrationStatus final_status) {
   note([&](Statistics& all) {
     if (stopped != Clock::time_point{}) {
@@ -277,15 +359,17 @@ void Source::Impl::finish(MigrationStatus final_status) {
       all.downtime_ms =
           parts.stop + parts.final_ram + parts.device_state + parts.load + parts.commit + parts.start;
     }
-    all.transferred = writer ? writer->position() : 0;
+    all.transferred = transferred();
+    all.multifd_bytes = multifd ? multifd->bytes() : 0;
     all.remaining = 0;
     for (auto& item : all.items)
       item.pending_bytes = 0;
     shut_on_cancel = nullptr;
+    multifd_on_cancel = nullptr;
   });
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
   answers.reset();
+  multifd.reset();
   channel.reset();
   set_status(final_status);
 }
@@ -297,8 +381,10 @@ void Source::Impl::back_out(Error why) {
   note([&](Statistics& all) {
     all.error = why.to_string();
     shut_on_cancel = nullptr;
+    multifd_on_cancel = nullptr;
   });
   if (channel) channel->shutdown();
+  if (multifd) multifd->shutdown();
   answers.reset();
   if (have_stopped_machine) {
     auto back = machine.loop().call([&]() -> Status {
@@ -311,8 +397,8 @@ void Source::Impl::back_out(Error why) {
       note([&](Statistics& all) { all.error += "; and then " + back.error().to_string(); });
     }
   }
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
+  multifd.reset();
   channel.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }

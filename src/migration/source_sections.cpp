@@ -9,6 +9,7 @@ namespace handover {
 
 void Source::Impl::number_sections() {
   std::uint32_t id = 0;
+  if (options.capabilities.multifd) entries.push_back({&plan, id++});
   for (auto* item : machine.migratables())
     entries.push_back({item, id++});
   entries.push_back({&global_state, id});  // the last section, as QEMU writes it
@@ -27,7 +28,8 @@ void Source::Impl::account(const Entry& entry, Phase phase, std::uint64_t bytes)
                                : item.downtime_bytes) += bytes;
     item.normal_pages = counters.normal_pages;
     item.zero_pages = counters.zero_pages;
-    all.transferred = writer->position();
+    all.transferred = transferred();
+    all.multifd_bytes = multifd ? multifd->bytes() : 0;
   });
 }
 
@@ -69,7 +71,7 @@ Status Source::Impl::write_starts() {
   for (const auto& entry : entries)
     if (entry.item->is_live())
       HANDOVER_TRY(write_section(stream::Record::section_start, entry, Phase::setup,
-                                 [&] { return entry.item->save_setup(*writer); }));
+                                 [&] { return entry.item->save_setup(*writer, save_options); }));
   return writer->flush();
 }
 
@@ -88,6 +90,10 @@ Status Source::Impl::write_states() {
   for (const auto& entry : entries)
     if (entry.item->has_state() && !entry.item->is_early()) HANDOVER_TRY(write_state(entry, Phase::downtime));
   return writer->flush();
+}
+
+std::uint64_t Source::Impl::transferred() const {
+  return (writer ? writer->position() : 0) + (multifd ? multifd->bytes() : 0);
 }
 
 Status Source::Impl::write_end_mark() {

@@ -22,6 +22,7 @@ constexpr Row kReplies[] = {
     {Reply::recv_bitmap, "RECV_BITMAP", -1},
     {Reply::resume_ack, "RESUME_ACK", 4},
     {Reply::switchover_ack, "SWITCHOVER_ACK", 0},
+    {Reply::load_progress, "LOAD_PROGRESS", 36},
 };
 
 const Row* find(Reply type) {
@@ -52,6 +53,13 @@ Result<ReplyMessage> decode(Reply type, std::span<const std::byte> payload) {
   if (type == Reply::req_pages_id) {
     HANDOVER_ASSIGN(message.block, in.str8());
   }
+  if (type == Reply::load_progress) {
+    HANDOVER_ASSIGN(message.section, in.u32());
+    HANDOVER_ASSIGN(message.bytes, in.u64());
+    HANDOVER_ASSIGN(message.busy_ns, in.u64());
+    HANDOVER_ASSIGN(message.packet_charge, in.u64());
+    HANDOVER_ASSIGN(message.room, in.u64());
+  }
   if (in.remaining() != 0) return fail(Errc::protocol, "{} bytes too many", in.remaining());
   return message;
 }
@@ -66,6 +74,11 @@ std::vector<std::byte> encode(const ReplyMessage& message) {
   if (message.type == Reply::req_pages_id) {
     out.u8(static_cast<std::uint8_t>(message.block.size()));
     out.text(message.block);
+  }
+  if (message.type == Reply::load_progress) {
+    out.u32(message.section);
+    for (const auto value : {message.bytes, message.busy_ns, message.packet_charge, message.room})
+      out.u64(value);
   }
   return out.take();
 }

@@ -61,6 +61,34 @@ Status StreamReader::bytes(std::span<std::byte> destination) {
   return {};
 }
 
+Status StreamReader::scatter(std::span<iovec> destinations) {
+  // Takes `count` bytes off the front of what is still wanted.
+  const auto advance = [&destinations](std::size_t count) {
+    while (!destinations.empty() && count >= destinations.front().iov_len) {
+      count -= destinations.front().iov_len;
+      destinations = destinations.subspan(1);
+    }
+    if (count == 0) return;
+    auto& first = destinations.front();
+    first.iov_base = static_cast<std::byte*>(first.iov_base) + count;
+    first.iov_len -= count;
+  };
+  while (!destinations.empty() && begin_ < end_) {
+    const std::size_t ready = std::min(destinations.front().iov_len, end_ - begin_);
+    if (ready > 0) std::memcpy(destinations.front().iov_base, buffer_.get() + begin_, ready);
+    begin_ += ready;
+    offset_ += ready;
+    advance(ready);
+  }
+  while (!destinations.empty()) {
+    HANDOVER_ASSIGN_CONTEXT(auto got, channel_.read_some(destinations), "at stream offset {}", offset_);
+    if (got == 0) return ended(channel_, offset_, destinations.front().iov_len);
+    offset_ += got;
+    advance(got);
+  }
+  return {};
+}
+
 Result<std::string> StreamReader::str8() {
   HANDOVER_ASSIGN(auto length, u8());
   std::string text(length, '\0');

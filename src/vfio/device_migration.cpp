@@ -1,10 +1,15 @@
+// The source's half: what is left, pre-copy, the state in stop-copy.
+
 #include "handover/vfio/device_migration.h"
 
 #include <algorithm>
 
 #include "handover/base/log.h"
 #include "handover/base/trace.h"
+#include "handover/channel/memory_channel.h"
 #include "handover/stream/format.h"
+#include "vfio/device_packet.h"
+#include "vfio/packet_loader.h"
 
 namespace handover::vfio {
 
@@ -12,15 +17,9 @@ namespace tag = stream::vfio_tag;
 
 namespace {
 
-/// The most that one DATA record carries; QEMU's limit too.
+/// The most that one DATA record or packet carries, unless the device's chunks must stay whole; QEMU's limit
+/// too.
 constexpr std::size_t kChunk = 1 * MiB;
-
-Status expect_end(StreamReader& in) {
-  HANDOVER_ASSIGN(auto word, in.be64());
-  if (word != tag::kEndOfState)
-    return fail(Errc::protocol, "END_OF_STATE expected at offset {}, found {:#x}", in.offset() - 8, word);
-  return {};
-}
 
 }  // namespace
 
@@ -32,6 +31,10 @@ DeviceMigration::~DeviceMigration() = default;
 
 std::uint32_t DeviceMigration::version_id() const {
   return tag::kSectionVersion;
+}
+
+std::size_t DeviceMigration::chunk_size() const {
+  return std::min(kChunk, device_.migration()->preferred_chunk());
 }
 
 Status DeviceMigration::prepare() {
@@ -46,33 +49,53 @@ Status DeviceMigration::prepare() {
   return {};
 }
 
-Status DeviceMigration::save_setup(StreamWriter& out, const SaveOptions&) {
-  buffer_ = std::make_unique_for_overwrite<std::byte[]>(kChunk);
+Status DeviceMigration::save_setup(StreamWriter& out, const SaveOptions& options) {
+  save_options_ = options;
+  buffer_ = std::make_unique_for_overwrite<std::byte[]>(chunk_size());
   bytes_ = 0;
+  acks_wanted_ = 0;
+  ack_due_ = false;
   // Where the device is decides (mission C4): a running one begins its pre-copy, a stopped one is read at
   // the end.
-  if (last_state() == DeviceState::running && has(kMigrationPreCopy))
+  if (last_state() == DeviceState::running && has(kMigrationPreCopy)) {
     HANDOVER_TRY(enter(DeviceState::pre_copy, DeviceState::running));
+    ask_precopy();
+    ack_due_ = options.switchover_ack;
+    acks_wanted_ = ack_due_ ? 1 : 0;
+  }
   saving_ = true;
   out.be64(tag::kDevSetupState);
   out.be64(tag::kEndOfState);
   return out.status();
 }
 
+// An estimate only: a device that cannot answer now counts as having nothing (mission C3).
+void DeviceMigration::ask_precopy() {
+  const auto before = initial_bytes_;
+  initial_bytes_ = precopy_bytes_ = 0;
+  const auto info = device_.migration()->precopy_info();
+  if (!info || !*info) return;
+  initial_bytes_ = (*info)->initial_bytes;
+  precopy_bytes_ = initial_bytes_ + (*info)->dirty_bytes;
+  // New initial data needs an acknowledgement of its own.
+  const bool renewed = (*info)->reinit || (before == 0 && initial_bytes_ > 0);
+  if (renewed && acks_wanted_ > 0 && !ack_due_) {
+    ack_due_ = true;
+    ++acks_wanted_;
+    HANDOVER_TRACE(device_reinit, device_.id().c_str(), initial_bytes_);
+  }
+}
+
 Result<Pending> DeviceMigration::pending(bool exact) {
   if (exact && saving_) {
-    auto* protocol = device_.migration();
-    // Estimates only: a device that cannot answer now counts as having nothing (mission C3).
-    auto size = protocol->stop_copy_size();
-    stop_copy_bytes_ = size && *size ? **size : 0;
-    initial_bytes_ = precopy_bytes_ = 0;
-    if (const auto state = last_state();
-        state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p) {
-      if (auto info = protocol->precopy_info(); info && *info) {
-        initial_bytes_ = (*info)->initial_bytes;
-        precopy_bytes_ = initial_bytes_ + (*info)->dirty_bytes;
-      }
-    }
+    auto size = device_.migration()->stop_copy_size();
+    size_unknown_ = !size || !*size;
+    stop_copy_bytes_ = size_unknown_ ? 0 : **size;
+    const auto state = last_state();
+    if (state == DeviceState::pre_copy || state == DeviceState::pre_copy_p2p)
+      ask_precopy();
+    else
+      initial_bytes_ = precopy_bytes_ = 0;
     HANDOVER_TRACE(device_pending, device_.id().c_str(), initial_bytes_, precopy_bytes_, stop_copy_bytes_);
   }
   Pending pending;
@@ -80,24 +103,28 @@ Result<Pending> DeviceMigration::pending(bool exact) {
   // What a device would send stopped includes what it can send now.
   pending.must_stop = stop_copy_bytes_ > precopy_bytes_ ? stop_copy_bytes_ - precopy_bytes_ : 0;
   pending.hold_switchover = initial_bytes_ > 0;
+  pending.size_unknown = size_unknown_;
   return pending;
 }
 
+Result<StateRead> DeviceMigration::read_state(std::span<std::byte> buffer) {
+  HANDOVER_ASSIGN_CONTEXT(auto read, device_.migration()->read(buffer), "reading the state of device `{}`",
+                          device_.id());
+  bytes_ += read.bytes;
+  if (read.bytes > 0) HANDOVER_TRACE(device_buffer_saved, device_.id().c_str(), read.bytes);
+  return read;
+}
+
 Result<StateRead> DeviceMigration::send_chunk(StreamWriter& out) {
-  auto* protocol = device_.migration();
-  const auto want = std::min(kChunk, protocol->preferred_chunk());
-  HANDOVER_ASSIGN_CONTEXT(auto read, protocol->read({buffer_.get(), want}),
-                          "reading the state of device `{}`", device_.id());
+  HANDOVER_ASSIGN(auto read, read_state({buffer_.get(), chunk_size()}));
   if (read.bytes > 0) {
     out.be64(tag::kDevDataState);
     out.be64(read.bytes);
     out.page_ref({buffer_.get(), read.bytes});
     // The buffer is filled anew by the next read.
     HANDOVER_TRY(out.flush());
-    bytes_ += read.bytes;
     initial_bytes_ -= std::min<std::uint64_t>(initial_bytes_, read.bytes);
     precopy_bytes_ -= std::min<std::uint64_t>(precopy_bytes_, read.bytes);
-    HANDOVER_TRACE(device_buffer_saved, device_.id().c_str(), read.bytes);
   }
   return read;
 }
@@ -113,108 +140,84 @@ Result<Iterated> DeviceMigration::save_iterate(StreamWriter& out, const IterateB
     HANDOVER_ASSIGN(auto read, send_chunk(out));
     if (read.kind == StateRead::Kind::data) outcome = Iterated::more;
   }
-  out.be64(tag::kEndOfState);
+  const bool ask_for_ack = ack_due_ && initial_bytes_ == 0;
+  out.be64(ask_for_ack ? tag::kDevInitDataSent : tag::kEndOfState);
+  if (ask_for_ack) ack_due_ = false;
   HANDOVER_TRY(out.status());
   return outcome;
 }
 
 Status DeviceMigration::save_complete(StreamWriter& out) {
   if (!saving_) return fail(Errc::state, "device `{}` lost its saving session", device_.id());
-  HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
-  for (;;) {
-    HANDOVER_ASSIGN(auto read, send_chunk(out));
-    if (read.kind == StateRead::Kind::end) break;
-    if (read.bytes == 0)
-      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+  if (!save_options_.parallel) {
+    HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
+    for (;;) {
+      HANDOVER_ASSIGN(auto read, send_chunk(out));
+      if (read.kind == StateRead::Kind::end) break;
+      if (read.bytes == 0)
+        return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+    }
   }
   out.be64(tag::kEndOfState);
   return out.status();
 }
 
-Status DeviceMigration::save_state(StreamWriter& out) {
+Status DeviceMigration::save_parallel(PacketSink& to, const CancelToken& cancel) {
+  HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
+  const auto most = chunk_size();
+  std::uint32_t index = 0;
+  for (bool more = true; more;) {
+    HANDOVER_TRY(cancel.check());
+    Packet packet{std::make_unique_for_overwrite<std::byte[]>(DevicePacketHeader::kSize + most), 0};
+    HANDOVER_ASSIGN(const auto read, read_state({packet.bytes.get() + DevicePacketHeader::kSize, most}));
+    more = read.kind != StateRead::Kind::end;
+    if (more && read.bytes == 0)
+      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+    if (read.bytes == 0) break;
+    DevicePacketHeader{.index = index++}.put(packet.bytes.get());
+    packet.size = DevicePacketHeader::kSize + read.bytes;
+    HANDOVER_TRY(to.send(std::move(packet)));
+  }
+  return send_config(to, index);
+}
+
+// The last packet carries the configuration (mission D4).
+Status DeviceMigration::send_config(PacketSink& to, std::uint32_t index) {
+  MemoryChannel content("the configuration of " + device_.id());
+  StreamWriter out(content);
   out.be64(tag::kDevConfigState);
   HANDOVER_TRY_CONTEXT(config_.save(out), "saving the configuration of device `{}`", device_.id());
+  out.be64(tag::kEndOfState);
+  HANDOVER_TRY(out.flush());
+  const auto& bytes = content.output();
+  Packet packet{std::make_unique_for_overwrite<std::byte[]>(DevicePacketHeader::kSize + bytes.size()),
+                DevicePacketHeader::kSize + bytes.size()};
+  DevicePacketHeader{.index = index, .flags = DevicePacketHeader::kConfigState}.put(packet.bytes.get());
+  std::ranges::copy(bytes, packet.bytes.get() + DevicePacketHeader::kSize);
+  return to.send(std::move(packet));
+}
+
+Status DeviceMigration::save_state(StreamWriter& out) {
+  if (!save_options_.parallel) {
+    out.be64(tag::kDevConfigState);
+    HANDOVER_TRY_CONTEXT(config_.save(out), "saving the configuration of device `{}`", device_.id());
+  }
   out.be64(tag::kEndOfState);
   return out.status();
 }
 
 ItemCounters DeviceMigration::counters() const {
-  return {.bytes = bytes_.load(std::memory_order_relaxed)};
-}
-
-Status DeviceMigration::load_setup(const LoadOptions&) {
-  if (!device_.migration())
-    return fail(Errc::unsupported, "device `{}` cannot load a state: {}", device_.id(),
-                device_.migration_blocker());
-  buffer_ = std::make_unique_for_overwrite<std::byte[]>(kChunk);
-  loading_ = true;
-  config_loaded_ = false;
-  return enter(DeviceState::resuming, DeviceState::stop);
-}
-
-Status DeviceMigration::load_data(StreamReader& in, std::uint64_t bytes) {
-  auto* protocol = device_.migration();
-  const auto most = std::min(kChunk, protocol->preferred_chunk());
-  while (bytes > 0) {
-    const auto part = std::span(buffer_.get(), std::min<std::uint64_t>(bytes, most));
-    HANDOVER_TRY(in.bytes(part));
-    HANDOVER_TRY_CONTEXT(protocol->write(part),
-                         "loading the state of device `{}` (the device's own log says more)", device_.id());
-    HANDOVER_TRACE(device_buffer_loaded, device_.id().c_str(), part.size());
-    bytes -= part.size();
-    bytes_ += part.size();
-  }
-  return {};
-}
-
-Status DeviceMigration::load_live(StreamReader& in, std::uint32_t) {
-  for (;;) {
-    HANDOVER_ASSIGN(auto word, in.be64());
-    switch (word) {
-      case tag::kDevSetupState:
-        return expect_end(in);
-      case tag::kDevDataState: {
-        HANDOVER_ASSIGN(auto bytes, in.be64());
-        HANDOVER_TRY(load_data(in, bytes));
-        break;
-      }
-      case tag::kEndOfState:
-        return {};
-      case tag::kDevInitDataSent:
-        return fail(Errc::protocol,
-                    "device `{}`: the source waits for a switchover acknowledgement, which was not agreed",
-                    device_.id());
-      default:
-        return fail(Errc::protocol, "device `{}`: unknown tag {:#x} at offset {}", device_.id(), word,
-                    in.offset() - 8);
-    }
-  }
-}
-
-Status DeviceMigration::load_state(StreamReader& in, std::uint32_t) {
-  HANDOVER_ASSIGN(auto word, in.be64());
-  if (word != tag::kDevConfigState)
-    return fail(Errc::protocol, "device `{}`: configuration expected at offset {}, found {:#x}", device_.id(),
-                in.offset() - 8, word);
-  HANDOVER_TRY_CONTEXT(config_.load(in), "loading the configuration of device `{}`", device_.id());
-  HANDOVER_TRY(expect_end(in));
-  config_loaded_ = true;
-  return {};
-}
-
-Status DeviceMigration::load_finish() {
-  if (!loading_ || !config_loaded_)
-    return fail(Errc::protocol, "the stream has no state of device `{}`", device_.id());
-  // The device judges here what it was given.
-  HANDOVER_TRY(enter(DeviceState::stop, DeviceState::stop));
-  HANDOVER_TRY_CONTEXT(config_.apply(), "setting up device `{}`", device_.id());
-  loading_ = false;
-  return {};
+  return {.bytes = bytes_.load(std::memory_order_relaxed),
+          .queued_peak = queued_peak_.load(std::memory_order_relaxed)};
 }
 
 void DeviceMigration::cleanup() {
+  packets_.reset();
+  load_options_ = {};
   saving_ = false;
   initial_bytes_ = precopy_bytes_ = stop_copy_bytes_ = 0;
+  acks_wanted_ = 0;
+  ack_due_ = false;
   buffer_.reset();
   if (!device_.migration() || device_.lost()) return;
   if (last_state() == DeviceState::pre_copy) {

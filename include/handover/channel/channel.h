@@ -36,6 +36,8 @@ class Channel {
   }
   /// Says that nothing more will be written, while reading goes on (sockets; else does nothing).
   virtual void finish_writing() {}
+  /// Wakes whoever reads, who then finds the end; writing goes on where that is possible (sockets).
+  virtual void stop_reading() { shutdown(); }
   /// True if the other end can answer on this channel.
   virtual bool two_way() const = 0;
   /// Makes what was written durable and reports late failures: fsync of a file, exit status of a command.
@@ -67,7 +69,7 @@ class Listener {
  public:
   virtual ~Listener() = default;
   /// Waits for the peer.  For fd, file and exec there is one channel, ready at once.
-  virtual Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel) = 0;
+  virtual Result<std::unique_ptr<Channel>> accept(const CancelToken& cancel, Deadline deadline = {}) = 0;
   /// Where it really listens: the port that was picked, for `tcp:HOST:0`.
   virtual const Address& address() const = 0;
 };

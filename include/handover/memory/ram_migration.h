@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "handover/memory/dirty_source.h"
 #include "handover/memory/page_sink.h"
 #include "handover/stream/migratable.h"
+#include "handover/stream/multifd.h"
 
 namespace handover {
 
@@ -41,8 +43,14 @@ class RamMigration final : public Migratable {
   void add_dirty_source(DirtySource& source);
   void remove_dirty_source(DirtySource& source);
   /// Where the next migration's pages go instead of into the stream; null: into the stream.  Set before
-  /// save_setup(); outlives cleanup(), which forgets it.
+  /// save_setup(); outlives cleanup(), which counts what it sent to the end and forgets it.
   void set_page_sink(PageSink* sink) { sink_ = sink; }
+  /// What waits, on the destination, until all multifd channels have come to the next synchronisation point.
+  /// Set before load_setup(); forgotten by cleanup().
+  void set_page_barrier(std::function<Status()> barrier) { barrier_ = std::move(barrier); }
+  /// Destination, any thread: the pages of a packet, whose content follows in `in`; after the section's
+  /// START.  Threads that load at the same time have different pages.
+  Status load_pages(const stream::multifd::RamPacket& packet, StreamReader& in);
 
   std::string section_name() const override { return "ram"; }
   std::uint32_t version_id() const override { return 4; }
@@ -72,6 +80,7 @@ class RamMigration final : public Migratable {
   GuestMemory& memory_;
   std::vector<DirtySource*> sources_;
   PageSink* sink_ = nullptr;
+  std::function<Status()> barrier_;
   std::unique_ptr<RamProgress> progress_;
   std::unique_ptr<RamSaver> saver_;
   std::unique_ptr<RamLoader> loader_;

@@ -14,13 +14,15 @@ namespace handover {
 /// One incoming migration: loads a stream into a machine in run state inmigrate and starts it when the
 /// source has committed.
 ///
-/// start() makes a load thread; the rest may be called from any thread.  The machine runs only after the
-/// end-of-file mark has been read (so after the source gave it up); a stream that breaks off before, or
-/// does not fit, ends in status failed with the machine still in inmigrate.
+/// start() makes a load thread, and more for multifd channels and devices whose state comes in packets; how
+/// many there are is the source's choice.  The rest may be called from any thread.  The machine runs only
+/// after the end-of-file mark has been read (so after the source gave it up); a stream that breaks off
+/// before, or does not fit, ends in status failed with the machine still in inmigrate.
 class Destination {
  public:
   struct Options {
-    Capabilities capabilities;
+    Capabilities capabilities{};
+    Parameters parameters{};
     std::function<void(MigrationStatus)> on_status;
     /// Leave the machine paused at the end even if the source ran (`-S`).
     bool start_paused = false;

@@ -40,9 +40,10 @@ class Source {
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
 
-  /// Connects and migrates on a thread of its own; a failure to connect is reported by the status.
+  /// Connects and migrates on a thread of its own; a failure to connect is reported by the status.  With the
+  /// capability multifd it connects multifd-channels times more.
   void start(Address to);
-  /// The same over a channel that is open already.
+  /// The same over a channel that is open already; no multifd.
   void start(std::unique_ptr<Channel> channel);
 
   MigrationStatus status() const;

@@ -44,6 +44,9 @@ enum class Reply : std::uint16_t {
   recv_bitmap = 5,
   resume_ack = 6,
   switchover_ack = 7,
+  /// Handover's own, sent only to a source that asked with its PING (migration/protocol.h): how far a section
+  /// has been loaded.
+  load_progress = 0x4801,
 };
 
 /// Flags in the low bits of a RAM word; the rest of the word is an offset in a block.

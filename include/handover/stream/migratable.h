@@ -48,6 +48,10 @@ struct SaveOptions {
 struct Packet {
   std::unique_ptr<std::byte[]> bytes;
   std::size_t size = 0;
+
+  /// What it counts towards the bytes that may wait: both sides count the same, and tiny packets cost more
+  /// memory than their bytes.
+  std::uint64_t charge() const { return size + 256; }
 };
 
 /// Carries the packets of one item to its load_packet() on the other side, in any order.
@@ -62,12 +66,13 @@ class PacketSink {
 struct LoadProgress {
   std::uint64_t bytes = 0;         ///< taken by the item so far
   std::uint64_t busy_ns = 0;       ///< time that this took, waits for the stream not counted
-  std::uint64_t packet_bytes = 0;  ///< of packets alone
+  std::uint64_t packet_charge = 0;  ///< Packet::charge() of the packets that it took
 };
 
 /// What an item may use while it is loaded.
 struct LoadOptions {
   CancelToken cancel;
+  bool parallel = false;  ///< packets may come
   /// Bytes of packets that may wait in one item; more is a failure of the source.
   std::uint64_t max_queued = 64ull << 20;
   /// The initial data has been sent and loaded; load thread.  Empty: the source was not to ask.
@@ -83,6 +88,7 @@ struct ItemCounters {
   std::uint64_t bytes = 0;         ///< payload and its framing
   std::uint64_t normal_pages = 0;  ///< RAM only
   std::uint64_t zero_pages = 0;    ///< RAM only
+  std::uint64_t queued_peak = 0;   ///< destination: the most bytes of packets that ever waited to be loaded
 };
 
 /// Everything that has state to move: RAM, a vCPU, a device.
@@ -149,6 +155,8 @@ class Migratable {
     (void)version;
     return fail(Errc::protocol, "{} has no full section", section_name());
   }
+  /// Bytes of the largest packet that load_packet() takes; 0: it takes none.
+  virtual std::size_t largest_packet() const { return 0; }
   /// One packet of save_parallel(), in any order; any thread, must not block for long.
   virtual Status load_packet(Packet) { return fail(Errc::protocol, "{} takes no packets", section_name()); }
   /// Everything iterated over has been loaded; the source is stopped.

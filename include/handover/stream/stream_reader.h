@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,6 +28,8 @@ class StreamReader {
   Result<std::uint64_t> be64() { return integer<std::uint64_t>(); }
   /// Fills the whole destination.
   Status bytes(std::span<std::byte> destination);
+  /// Fills all of the destinations, one after the other; their descriptions are used up.
+  Status scatter(std::span<iovec> destinations);
   /// One length byte and that many characters.
   Result<std::string> str8();
   Status skip(std::uint64_t count);

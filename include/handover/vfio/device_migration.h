@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -14,12 +15,18 @@
 
 namespace handover::vfio {
 
+class PacketLoader;
+
 /// Moves one VFIO device: section `<path>/vfio`, live and full, in QEMU's layout.
 ///
 /// It is the device's Migratable and its run-state listener (mission A3): the migration thread drives the
 /// data, the machine's thread the states that follow the machine.  A person may stop the machine while the
 /// migration thread reads the device: the device answers one request after the other, and both orders are
 /// sound.
+///
+/// Its state travels in the stream, or, with SaveOptions::parallel, in packets over any channel; a
+/// destination takes either.  Packets are loaded by a thread of the device's own from the switchover on, and
+/// that thread also loads the configuration and takes the device to STOP, where it judges what it was given.
 ///
 /// A failed transition is answered by the recovery ladder: back to the state named for recovery, else
 /// reset, else the device is reported dead; it is never left in ERROR silently.
@@ -40,11 +47,17 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   Result<Pending> pending(bool exact) override;
   Result<Iterated> save_iterate(StreamWriter& out, const IterateBudget& budget) override;
   Status save_complete(StreamWriter& out) override;
+  bool has_parallel_state() const override { return true; }
+  Status save_parallel(PacketSink& to, const CancelToken& cancel) override;
+  std::uint64_t acks_wanted() const override { return acks_wanted_; }
   Status save_state(StreamWriter& out) override;
   ItemCounters counters() const override;
   Status load_setup(const LoadOptions& options) override;
   Status load_live(StreamReader& in, std::uint32_t version) override;
   Status load_state(StreamReader& in, std::uint32_t version) override;
+  std::size_t largest_packet() const override;
+  Status load_packet(Packet packet) override;
+  Status switchover_start() override;
   Status load_finish() override;
   void cleanup() override;
 
@@ -59,8 +72,22 @@ class DeviceMigration final : public Migratable, public RunStateListener {
  private:
   Status enter(DeviceState to, DeviceState recovery);
   Status recover(DeviceState recovery, Error cause);
+  // Source.
+  Result<StateRead> read_state(std::span<std::byte> buffer);
   Result<StateRead> send_chunk(StreamWriter& out);
-  Status load_data(StreamReader& in, std::uint64_t bytes);
+  Status send_config(PacketSink& to, std::uint32_t index);
+  std::size_t chunk_size() const;
+  void ask_precopy();
+
+  // Destination.
+  Status load_record(StreamReader& in);
+  Status load_data(std::span<const std::byte> data);
+  Status load_config(std::span<const std::byte> packet);
+  Status load_config_body(StreamReader& in);
+  Status settle();
+  Status leave_packets();
+  void report_progress();
+
   std::uint64_t features() const;
   bool has(std::uint64_t feature) const { return (features() & feature) != 0; }
 
@@ -69,12 +96,27 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   std::string path_;
   std::atomic<DeviceState> state_{DeviceState::running};
   std::atomic<std::uint64_t> bytes_{0};
+  std::atomic<std::uint64_t> queued_peak_{0};
   std::unique_ptr<std::byte[]> buffer_;
+
+  // Source.  The migration thread's; save_parallel() runs when that waits.
+  SaveOptions save_options_;
   std::uint64_t initial_bytes_ = 0;
   std::uint64_t precopy_bytes_ = 0;
   std::uint64_t stop_copy_bytes_ = 0;
+  bool size_unknown_ = false;
+  bool ack_due_ = false;
+  std::uint64_t acks_wanted_ = 0;
   std::atomic<bool> saving_{false};
+
+  // Destination.  The load thread's, then the packet loader's, then the load thread's again.
+  LoadOptions load_options_;
+  LoadProgress progress_;
+  std::unique_ptr<PacketLoader> packets_;
   bool loading_ = false;
+  bool switched_over_ = false;
+  bool in_stream_ = false;  // after the switchover, instead of packets
+  bool settled_ = false;  // config loaded, device in STOP
   bool config_loaded_ = false;
 };
 

@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "control/socket_path.h"
+#include "handover/base/byte_order.h"
+#include "handover/migration/protocol.h"
 #include "unit/control/qmp_harness.h"
 
 namespace handover::control {
@@ -15,9 +17,6 @@ namespace handover::control {
 /// Stands between both sides and cuts them apart around the commit.
 class CuttingRelay {
  public:
-  // The answers before the commit: PONG to the first PING, PONG to the one that asks whether all is loaded;
-  // 2 + 2 + 4 bytes each.
-  static constexpr std::size_t kAnswersBeforeCommit = 16;
   enum class Cut { mark_is_lost, answer_is_lost };
 
   CuttingRelay(const std::string& near, const std::string& far, Cut cut)
@@ -30,21 +29,24 @@ class CuttingRelay {
     ASSERT_TRUE(wait_fd(own.get(), POLLIN, {}));
     UniqueFd source(::accept(own.get(), nullptr, nullptr));
     RawClient destination(far);
-    std::size_t answered = 0;
+    bool loaded = false;  // the destination has said so
     while (true) {
       pollfd both[2] = {{source.get(), POLLIN, 0}, {destination.fd(), POLLIN, 0}};
       ASSERT_GT(::poll(both, 2, 60'000), 0);
       char bytes[4096];
       if (both[1].revents) {
-        const auto count = ::recv(destination.fd(), bytes, 8, 0);
-        if (count <= 0) return;
-        if (answered >= kAnswersBeforeCommit) return;
-        ASSERT_EQ(::send(source.get(), bytes, static_cast<std::size_t>(count), MSG_NOSIGNAL), count);
-        answered += static_cast<std::size_t>(count);
+        if (loaded) return;
+        // Type and length, then so many bytes.
+        if (::recv(destination.fd(), bytes, 4, MSG_WAITALL) != 4) return;
+        const auto* raw = reinterpret_cast<const std::byte*>(bytes);
+        const std::size_t length = load_be<std::uint16_t>(raw + 2);
+        ASSERT_LE(length, sizeof bytes - 4);
+        if (length > 0 && ::recv(destination.fd(), bytes + 4, length, MSG_WAITALL) != ssize_t(length)) return;
+        loaded = load_be<std::uint16_t>(raw) == 2 && load_be<std::uint32_t>(raw + 4) == kPingReady;
+        ASSERT_EQ(::send(source.get(), bytes, 4 + length, MSG_NOSIGNAL), ssize_t(4 + length));
       }
       if (both[0].revents) {
         const auto count = ::recv(source.get(), bytes, sizeof bytes, 0);
-        const bool loaded = answered == kAnswersBeforeCommit;
         if (loaded && cut == Cut::mark_is_lost) return;
         if (count > 0)
           destination.send({bytes, static_cast<std::size_t>(count)});

@@ -212,7 +212,7 @@ TEST_F(MachineControlTest, SettingsAreShownAndCheckedAsAWhole) {
   EXPECT_THAT(machine.refused("migrate-set-parameters", {{"downtime-limit", 5}, {"x", 1}}),
               HasSubstr("known"));
   EXPECT_EQ(machine.ask("query-migrate-parameters")["downtime-limit"], 300);
-  EXPECT_EQ(machine.ask("query-migrate-capabilities").size(), 3u);
+  EXPECT_EQ(machine.ask("query-migrate-capabilities").size(), 6u);
   EXPECT_THAT(machine.refused("migrate-set-capabilities"), HasSubstr("missing"));
   EXPECT_THAT(machine.refused("query-migrate", {{"x", 1}}), HasSubstr("x"));
 }

@@ -21,9 +21,25 @@ Statistics sample(MigrationStatus status) {
   all.dirty_sync_count = 3;
   all.dirty_pages_rate = 17;
   all.items.resize(3);
-  all.items[0] = {"ram", "ram", 100, 2000, 300, 600, 40, 9};
-  all.items[1] = {"gpu0", "0000:00:02.0/vfio", 1, 20, 300, 100, 0, 0};
-  all.items[2] = {"nvme0", "0000:00:03.0/vfio", 2, 30, 400, 0, 0, 0};
+  all.items[0] = {.name = "ram",
+                  .section = "ram",
+                  .setup_bytes = 100,
+                  .precopy_bytes = 2000,
+                  .downtime_bytes = 300,
+                  .pending_bytes = 600,
+                  .normal_pages = 40,
+                  .zero_pages = 9};
+  all.items[1] = {.name = "gpu0",
+                  .section = "0000:00:02.0/vfio",
+                  .setup_bytes = 1,
+                  .precopy_bytes = 20,
+                  .downtime_bytes = 300,
+                  .pending_bytes = 100};
+  all.items[2] = {.name = "nvme0",
+                  .section = "0000:00:03.0/vfio",
+                  .setup_bytes = 2,
+                  .precopy_bytes = 30,
+                  .downtime_bytes = 400};
   all.rounds = {{1, 50, 40, 10, 1000, 0.5}, {2, 5, 5, 0, 100, 0.0}};
   all.downtime_parts = {1, 2, 3, 4, 5, 6};
   return all;

@@ -226,7 +226,7 @@ std::vector<BadStream> bad_streams() {
   add("end with an address", Bytes().start().word(kPageSize | kEos), Errc::protocol, "stream offset 29", 2);
   add("unknown flag", Bytes().start().word(0x800 | kPage), Errc::protocol, "0x808", 2);
   add("xbzrle", Bytes().start().word(0x40).name("ram0"), Errc::unsupported, "xbzrle", 2);
-  add("multifd", Bytes().list().word(0x200), Errc::unsupported, "multifd");
+  add("multifd", Bytes().list().word(0x200), Errc::protocol, "multifd");
   add("rdma", Bytes().start().word(0x80), Errc::unsupported, "RDMA", 2);
   add("obsolete", Bytes().start().word(0x100).name("ram0"), Errc::unsupported, "obsolete", 2);
   return all;

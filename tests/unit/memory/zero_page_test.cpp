@@ -1,4 +1,4 @@
-#include "memory/zero_page.h"
+#include "handover/memory/zero_page.h"
 
 #include <gtest/gtest.h>
 

@@ -15,6 +15,9 @@ using test::SmallMachine;
 using testing::HasSubstr;
 
 constexpr std::uint64_t kRam = 256 * KiB;
+/// PONG to the first PING and to the one that asks for progress, LOAD_PROGRESS of the two live items, PONG to
+/// the last PING.
+constexpr std::uint64_t kAnswersBeforeCommit = 8 + 8 + 2 * 40 + 8;
 
 /// Breaks the connection after so many bytes in one direction.
 class CuttingChannel final : public Channel {
@@ -228,13 +231,13 @@ TEST(Engine, ACutOfTheStreamAtAnyByteLeavesOneRunnerAtMost) {
 }
 
 TEST(Engine, ACutOfTheAnswersAtAnyByteLeavesOneRunnerAtMost) {
-  // PONG, PONG, SHUT: eight bytes each.
-  for (std::uint64_t cut = 0; cut < 24; ++cut) {
+  // Three PONGs and the SHUT have eight bytes each.
+  for (std::uint64_t cut = 0; cut < kAnswersBeforeCommit + 8; ++cut) {
     Pair pair;
     pair.migrate(Pair::quick(), UINT64_MAX, cut);
     pair.finish();
     pair.check_outcome(fmt::format("answers cut after {} bytes", cut));
-    if (cut < 16)
+    if (cut < kAnswersBeforeCommit)
       EXPECT_EQ(pair.source->status(), MigrationStatus::failed) << cut;
     else
       EXPECT_EQ(pair.source->status(), MigrationStatus::in_doubt) << cut;
@@ -244,7 +247,7 @@ TEST(Engine, ACutOfTheAnswersAtAnyByteLeavesOneRunnerAtMost) {
 TEST(Engine, ADoubtIsSettledByAPersonOneWayOrTheOther) {
   for (bool resume : {true, false}) {
     Pair pair;
-    pair.migrate(Pair::quick(), UINT64_MAX, 16);
+    pair.migrate(Pair::quick(), UINT64_MAX, kAnswersBeforeCommit);
     pair.finish();
     ASSERT_EQ(pair.source->status(), MigrationStatus::in_doubt);
     EXPECT_FALSE(pair.source_runs());
@@ -334,6 +337,41 @@ TEST(Engine, AStreamInAFileIsCommittedWhenDurableAndLoadsLater) {
   EXPECT_EQ(to.machine.state(), RunState::paused);
   EXPECT_TRUE(from.same_memory(to));
   ::unlink(path);
+}
+
+// A destination acknowledges what it was asked, and nothing else.
+TEST(Engine, AnswersThatNobodyAskedForEndTheMigrationAndTheMachineRunsOn) {
+  const auto answered_with = [](std::initializer_list<std::uint8_t> answer) {
+    SmallMachine from{kRam, RunState::prelaunch};
+    EXPECT_TRUE(from.start());
+    auto [near, far] = connected();
+    auto options = Pair::quick();
+    options.capabilities.switchover_ack = true;
+    Source source(from.machine, &from.ram_migration, options);
+    std::vector<std::byte> bytes;
+    for (const auto one : answer)
+      bytes.push_back(std::byte{one});
+    EXPECT_TRUE(far->write_all(bytes));
+    std::thread reader([&, &channel = *far] {
+      std::byte buffer[4096];
+      for (;;) {
+        const auto got = channel.read_some(buffer);
+        if (!got || *got == 0) return;
+      }
+    });
+    source.start(std::move(near));
+    EXPECT_EQ(source.wait(), MigrationStatus::failed);
+    reader.join();
+    EXPECT_TRUE(from.machine.running());
+    return source.statistics().error;
+  };
+  EXPECT_THAT(answered_with({0, 7, 0, 0}), HasSubstr("acknowledged 1 times and was asked 0"));
+  EXPECT_THAT(answered_with({0, 3, 0, 1, 0}), HasSubstr("REQ_PAGES"));
+  EXPECT_THAT(answered_with({0, 99, 0, 0}), HasSubstr("unknown message 99"));
+  // LOAD_PROGRESS of a section that does not exist.
+  EXPECT_THAT(answered_with({0x48, 0x01, 0, 36, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                             0,    0,    0, 0,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
+              HasSubstr("section 256"));
 }
 
 TEST(Engine, AnAddressThatNobodyListensOnFailsAndTheMachineRunsOn) {

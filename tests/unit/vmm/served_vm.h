@@ -43,11 +43,12 @@ struct ServedAccelerator {
 
 /// A machine with its device servers.
 struct ServedVm {
-  ServedVm(std::size_t devices, bool incoming, vmm::GuestOptions guest, std::uint64_t memory = 32 * MiB) {
+  ServedVm(std::size_t devices, bool incoming, vmm::GuestOptions guest, std::uint64_t memory = 32 * MiB,
+           std::uint64_t device_memory = 2 * MiB) {
     vmm::VmConfig config{.memory = memory, .devices = {}, .guest = guest, .incoming = incoming};
     for (std::size_t i = 0; i < devices; ++i) {
       const std::string id = "accel" + std::to_string(i);
-      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id)));
+      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), device_memory));
       config.devices.push_back({id, folder.file(id)});
     }
     vm = vmm::Vm::create(config).value();
