@@ -5,7 +5,6 @@
 namespace handover::check {
 
 using Clock = std::chrono::steady_clock;
-using vfio::DeviceState;
 
 namespace {
 
