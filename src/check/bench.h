@@ -23,6 +23,7 @@ struct SavedState {
 };
 
 /// How much a read or write carries: `size` bytes the first `count` times, then what the device prefers.
+/// Anything but the default is only for devices that can be cut anywhere.
 struct Cut {
   std::size_t size = 0;  ///< 0: what the device prefers
   std::size_t count = std::numeric_limits<std::size_t>::max();
@@ -41,6 +42,8 @@ class Bench {
   GuestMemory& memory() { return memory_; }
   std::uint64_t features() { return migration().features(); }
   bool has(vfio::DeviceState state) { return vfio::state_exists(state, features()); }
+  /// The device's pieces are part of its protocol.
+  bool keeps_chunks() { return migration().keeps_chunks(); }
   bool lost() const { return device_.lost(); }
   std::string loss() const;
   const CancelToken& cancel() const { return cancel_; }
@@ -72,16 +75,23 @@ class Bench {
   // Data (transfer.cpp).
 
   Result<vfio::StateRead> read(std::span<std::byte> buffer);
-  /// Reads once; in a saving state that must be answered.
-  Status session_answers();
+  /// One read of a part of the state, unless that is very small.
+  Result<vfio::StateRead> read_some();
+  /// Writing in the present state must be refused: at once, or at the next request, for whoever drives the
+  /// device may run ahead of it.
+  Status refuses_writing();
   /// In STOP_COPY: all that is left is appended.
   Status read_to_end(SavedState& to, Cut cut = {});
-  /// In a pre-copy state: reads until the device has nothing now, or has given `most` bytes.  True if it
-  /// paused.
-  Result<bool> read_to_pause(SavedState& to, std::uint64_t most, Cut cut = {});
+  /// In a pre-copy state: reads until the device has nothing now, or has given at least `least` bytes.  True
+  /// if it paused.
+  Result<bool> read_to_pause(SavedState& to, std::uint64_t least, Cut cut = {});
+  /// In a pre-copy state: the least that can be read.
+  Status read_a_little(SavedState& to);
   /// In RESUMING.
   Status write(const SavedState& state);
   Status write(std::span<const std::byte> bytes, Cut cut);
+  /// Bytes that are not quite the sample, in its pieces as far as they go.
+  SavedState in_pieces_of_the_sample(Bytes bytes) const;
   /// From RUNNING to RUNNING.
   Result<SavedState> save(Cut cut = {});
   Status load(const SavedState& state);
@@ -106,6 +116,7 @@ class Bench {
 
  private:
   std::size_t chunk() const;
+  Result<vfio::StateRead> append(SavedState& to, std::size_t want);
 
   struct Loss {
     std::mutex mutex;

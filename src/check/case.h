@@ -17,6 +17,7 @@ struct Case {
   bool loads = false;   ///< needs state that was saved from the device
   bool resets = false;  ///< needs a reset, be it only as the way out of what it does
   bool logs = false;    ///< needs a DMA log
+  bool cuts = false;    ///< needs a stream that may be cut anywhere
 
   /// The device is RUNNING when it is called, and is brought back there afterwards.  An error is a failure.
   std::function<Result<Finding>(Bench&)> body;

@@ -29,7 +29,7 @@ struct Judged {
 Result<Judged> judge(Bench& bench, const Bytes& bytes) {
   HANDOVER_TRY(bench.enter(DeviceState::resuming));
   Judged judged;
-  if (auto written = bench.write(bytes, {}); !written) {
+  if (auto written = bench.write(bench.in_pieces_of_the_sample(bytes)); !written) {
     HANDOVER_TRY(bench.is_refusal(written.error()));
     judged.write = written.error();
   }
@@ -129,7 +129,7 @@ Result<Finding> from_pre_copy(Bench& bench) {
 Result<Finding> from_unread_pre_copy(Bench& bench) {
   SavedState state;
   HANDOVER_TRY(bench.enter(DeviceState::pre_copy));
-  HANDOVER_TRY(bench.read_to_pause(state, 7, {.size = 7}));
+  HANDOVER_TRY(bench.read_a_little(state));
   HANDOVER_TRY(bench.enter(DeviceState::stop_copy));
   HANDOVER_TRY(bench.read_to_end(state));
   HANDOVER_TRY(bench.enter(DeviceState::running));
@@ -174,8 +174,9 @@ Result<Finding> round_trip(Bench& bench) {
 Result<Finding> after_a_refusal(Bench& bench) {
   // Half of it, and given up.
   HANDOVER_TRY(bench.enter(DeviceState::resuming));
-  const auto& bytes = bench.sample().bytes;
-  HANDOVER_TRY(bench.write(std::span(bytes).first(bytes.size() / 2), {}));
+  auto bytes = bench.sample().bytes;
+  bytes.resize(bytes.size() / 2);
+  HANDOVER_TRY(bench.write(bench.in_pieces_of_the_sample(std::move(bytes))));
   HANDOVER_TRY(bench.reset());
   HANDOVER_TRY_CONTEXT(bench.expect(DeviceState::running), "after a reset");
   HANDOVER_TRY(bench.load(bench.sample()));
@@ -231,10 +232,12 @@ void add_wrong_states(std::vector<Case>& cases) {
 
 void add_load_checks(std::vector<Case>& cases) {
   add(cases, "load.whole", "the device takes the state that it gave, and works", clause::kLoad, whole);
-  for (const auto size : kOddPieces)
+  for (const auto size : kOddPieces) {
     add(cases, fmt::format("load.pieces.{}", size),
         fmt::format("a state that was read in pieces of {} bytes is taken in such pieces", size),
         clause::kCuts, [size](Bench& bench) { return in_pieces(bench, size); });
+    cases.back().cuts = true;
+  }
   add(cases, "load.pre-copy", "what pre-copy and stop-copy gave together is taken", clause::kSessionKept,
       from_pre_copy, kPreCopy);
   add(cases, "load.pre-copy.unread", "so is it if most of pre-copy was read after the stop",

@@ -13,15 +13,13 @@ namespace {
 Result<Finding> reset_in(Bench& bench, DeviceState state) {
   HANDOVER_TRY(bench.enter(state));
   const bool saving = vfio::is_saving(state);
-  if (saving) HANDOVER_TRY(bench.session_answers());
+  if (saving) HANDOVER_TRY(bench.read_some());
   HANDOVER_TRY(bench.reset());
   HANDOVER_TRY_CONTEXT(bench.expect(DeviceState::running), "after a reset in {}", to_string(state));
-  Bytes some(16);
   if (saving)
-    HANDOVER_TRY(bench.refused(bench.read(some), "reading in a data session that a reset has ended"));
+    HANDOVER_TRY(bench.refused(bench.read_some(), "reading in a data session that a reset has ended"));
   if (state == DeviceState::resuming)
-    HANDOVER_TRY(
-        bench.refused(bench.migration().write(some), "writing in a data session that a reset has ended"));
+    HANDOVER_TRY_CONTEXT(bench.refuses_writing(), "the data session should have ended with the reset");
   HANDOVER_TRY(bench.works());
   return passed();
 }

@@ -77,6 +77,8 @@ std::optional<Finding> Runner::excuse(const Case& each) {
   if ((bench_.features() & each.features) != each.features)
     return not_offered(fmt::format("the device's migration features are {:#x}", bench_.features()));
   if (each.logs && !bench_.device().dma_log()) return not_offered("the device keeps no log of its DMA");
+  if (each.cuts && bench_.keeps_chunks())
+    return not_offered("the protocol keeps the pieces of the state as they are");
   if (each.resets && !(bench_.device().info().flags & vfio::kDeviceFlagReset))
     return not_offered("the device has no reset, which is the only way back from this");
   if (each.about.exclusive && !bench_.options().exclusive)
@@ -97,6 +99,9 @@ Finding Runner::make(const Case& each) {
   auto found = each.body(bench_);
   if (!found && found.error().code() == Errc::cancelled && bench_.cancel().cancelled())
     return not_run("interrupted");
+  // A v1 driver need not know every way that v2 has.
+  if (!found && found.error().code() == Errc::unsupported && bench_.keeps_chunks())
+    return not_offered(found.error().to_string());
   auto finding = found ? std::move(*found) : Finding{Verdict::failed, found.error().to_string()};
   if (finding.verdict == Verdict::failed || bench_.lost()) return finding;
   // Whoever leaves a device behind that cannot be used has not passed.

@@ -1,5 +1,7 @@
 // What a device says about the size of its state.
 
+#include <algorithm>
+
 #include "check/case.h"
 #include "check/clauses.h"
 
@@ -48,11 +50,13 @@ Result<Finding> initial_bytes(Bench& bench) {
   HANDOVER_ASSIGN(auto info, bench.migration().precopy_info());
   if (!info) return not_offered(kNoInfo);
   const auto first = info->initial_bytes;
+  if (first == 0) return passed("there are none");
+  // A third of them at a time, so that there is something between all and nothing.
+  const Cut cut{bench.keeps_chunks() ? 0 : std::clamp<std::size_t>(first / 3, 1, 1 * MiB)};
   std::uint64_t read = 0;
   for (std::uint64_t before = first; read < bench.options().max_state; before = info->initial_bytes) {
     SavedState some;
-    // A third of it, so that there is something between all and nothing.
-    HANDOVER_ASSIGN(const auto paused, bench.read_to_pause(some, std::max<std::uint64_t>(first / 3, 1)));
+    HANDOVER_ASSIGN(const auto paused, bench.read_to_pause(some, 1, cut));
     read += some.bytes.size();
     HANDOVER_ASSIGN(info, bench.migration().precopy_info());
     if (!info) return fail(Errc::protocol, "the device stopped giving pre-copy information");

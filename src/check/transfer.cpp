@@ -1,6 +1,8 @@
 // Saving and loading, in pieces of any size.
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "check/bench.h"
 
@@ -13,7 +15,10 @@ using Kind = vfio::StateRead::Kind;
 namespace {
 
 // What a device may say about a transfer, but not what it may make us allocate.
-constexpr std::size_t kMaxChunk = 4 * MiB;
+constexpr std::size_t kMaxChunk = 64 * MiB;
+// A v1 device that is late in stop-copy, and for how long.
+constexpr std::chrono::milliseconds kBetweenLooks{1};
+constexpr int kMostLooks = 30000;
 
 }  // namespace
 
@@ -32,45 +37,73 @@ Result<StateRead> Bench::read(std::span<std::byte> buffer) {
   return got;
 }
 
-Status Bench::session_answers() {
-  Bytes some(kPageSize);
-  HANDOVER_TRY_CONTEXT(read(some), "the data session does not answer");
-  return {};
+Result<StateRead> Bench::read_some() {
+  buffer_.resize(keeps_chunks() ? chunk() : kPageSize);
+  return read(buffer_);
+}
+
+Result<StateRead> Bench::append(SavedState& to, std::size_t want) {
+  buffer_.resize(want);
+  HANDOVER_ASSIGN(const auto got, read(buffer_));
+  if (got.bytes > 0) {
+    to.bytes.insert(to.bytes.end(), buffer_.begin(),
+                    buffer_.begin() + static_cast<std::ptrdiff_t>(got.bytes));
+    to.pieces.push_back(got.bytes);
+  }
+  return got;
 }
 
 Status Bench::read_to_end(SavedState& to, Cut cut) {
+  int looks = 0;
   for (std::size_t turn = 0;; ++turn) {
-    buffer_.resize(cut.size != 0 && turn < cut.count ? cut.size : chunk());
-    HANDOVER_ASSIGN(const auto got, read(buffer_));
-    if (got.kind == Kind::nothing_now)
-      return fail(Errc::protocol, "the device pauses in stop-copy, after {} bytes", to.bytes.size());
-    if (got.bytes > 0) {
-      to.bytes.insert(to.bytes.end(), buffer_.begin(),
-                      buffer_.begin() + static_cast<std::ptrdiff_t>(got.bytes));
-      to.pieces.push_back(got.bytes);
-    }
+    HANDOVER_ASSIGN(const auto got, append(to, cut.size != 0 && turn < cut.count ? cut.size : chunk()));
     if (got.kind == Kind::end) return {};
     if (to.bytes.size() > options_.max_state)
       return fail(Errc::limit, "the device gave {} bytes of state and came to no end", to.bytes.size());
+    if (got.kind != Kind::nothing_now) continue;
+    if (!keeps_chunks() || ++looks == kMostLooks)
+      return fail(Errc::protocol, "the device pauses in stop-copy, after {} bytes", to.bytes.size());
+    std::this_thread::sleep_for(kBetweenLooks);
   }
 }
 
-Result<bool> Bench::read_to_pause(SavedState& to, std::uint64_t most, Cut cut) {
+Result<bool> Bench::read_to_pause(SavedState& to, std::uint64_t least, Cut cut) {
   const auto start = to.bytes.size();
-  for (std::size_t turn = 0; to.bytes.size() - start < most; ++turn) {
-    const auto want = cut.size != 0 && turn < cut.count ? cut.size : chunk();
-    buffer_.resize(std::min<std::uint64_t>(want, most - (to.bytes.size() - start)));
-    HANDOVER_ASSIGN(const auto got, read(buffer_));
+  for (std::size_t turn = 0; to.bytes.size() - start < least; ++turn) {
+    HANDOVER_ASSIGN(const auto got, append(to, cut.size != 0 && turn < cut.count ? cut.size : chunk()));
     if (got.kind == Kind::end)
       return fail(Errc::protocol, "the device ends its state in pre-copy, after {} bytes", to.bytes.size());
-    if (got.bytes > 0) {
-      to.bytes.insert(to.bytes.end(), buffer_.begin(),
-                      buffer_.begin() + static_cast<std::ptrdiff_t>(got.bytes));
-      to.pieces.push_back(got.bytes);
-    }
     if (got.kind == Kind::nothing_now) return true;
   }
   return false;
+}
+
+Status Bench::read_a_little(SavedState& to) {
+  constexpr std::size_t kLittle = 7;
+  HANDOVER_TRY(read_to_pause(to, 1, keeps_chunks() ? Cut{} : Cut{kLittle}));
+  return {};
+}
+
+Status Bench::refuses_writing() {
+  HANDOVER_ASSIGN_CONTEXT(const auto state, migration().state(), "the state could not be read");
+  const auto what = fmt::format("writing in {}", vfio::to_string(state));
+  const Bytes some(16);
+  auto done = migration().write(some);
+  if (done) done = migration().set_state(state);
+  HANDOVER_TRY(refused(done, what));
+  return expect(state);
+}
+
+SavedState Bench::in_pieces_of_the_sample(Bytes bytes) const {
+  SavedState state{std::move(bytes), {}};
+  auto left = state.bytes.size();
+  for (const auto piece : sample().pieces) {
+    if (left == 0) break;
+    state.pieces.push_back(std::min(piece, left));
+    left -= state.pieces.back();
+  }
+  if (left > 0) state.pieces.push_back(left);
+  return state;
 }
 
 Status Bench::write(const SavedState& state) {

@@ -19,7 +19,8 @@ constexpr std::uint32_t kNoStates[] = {vfio::kDeviceStateCount, vfio::kDeviceSta
 
 // In RESUMING what was written has to make a whole for any way out.
 Status leave(Bench& bench, DeviceState state) {
-  if (vfio::is_saving(state)) return bench.session_answers();
+  if (vfio::is_saving(state))
+    HANDOVER_TRY_CONTEXT(bench.read_some(), "the data session in {} does not answer", to_string(state));
   if (state == DeviceState::resuming) return bench.finish_load();
   return {};
 }

@@ -46,6 +46,11 @@ class MigrationProtocol {
   virtual Result<std::optional<std::uint64_t>> stop_copy_size() = 0;
   /// How much one read() or write() should carry at the most.
   virtual std::size_t preferred_chunk() const = 0;
+  /// True: what one read() gave is one chunk, and the device at the other end must get it as one write(), in
+  /// the same order (protocol v1).  Whoever carries the data must then keep the boundaries, and give read() a
+  /// buffer of at least preferred_chunk(); its write() refuses a chunk larger than its own preferred_chunk().
+  /// False: the data is a stream that may be cut anywhere.
+  virtual bool keeps_chunks() const { return false; }
 };
 
 }  // namespace handover::vfio

@@ -80,7 +80,8 @@ class DefectiveDevice final : public vfio::Device, public vfio::MigrationProtoco
   /// As the real device says.
   DeviceState now() { return protocol().state().value_or(DeviceState::error); }
   Hooks hooks;
-  bool gone = false;  ///< lost, whatever the real one is
+  bool chunks = false;  ///< its pieces are part of its protocol, as v1's are
+  bool gone = false;    ///< lost, whatever the real one is
 
   const std::string& id() const override { return real.id(); }
   const vfio::DeviceInfo& info() const override { return real.info(); }
@@ -127,6 +128,8 @@ class DefectiveDevice final : public vfio::Device, public vfio::MigrationProtoco
     return hooks.stop_copy_size ? hooks.stop_copy_size() : protocol().stop_copy_size();
   }
   std::size_t preferred_chunk() const override { return real.migration()->preferred_chunk(); }
+
+  bool keeps_chunks() const override { return chunks || real.migration()->keeps_chunks(); }
 
   Status start(std::uint64_t page_size, std::span<const vfio::IovaRange> ranges) override {
     return hooks.log_start ? hooks.log_start(page_size, ranges) : log().start(page_size, ranges);

@@ -257,6 +257,71 @@ TEST(Run, PagesThatTheDeviceWritesAreLookedForInItsLog) {
   EXPECT_EQ(report.entries[0].finding.why, "1 pages");
 }
 
+// Protocol v1: every read is a chunk, every chunk one write; and the driver knows few ways out of RESUMING.
+TEST(Run, ADeviceThatKeepsChunksGetsThemAsItGaveThem) {
+  CheckedDevice checked(5);
+  auto& device = *checked.device;
+  device.chunks = true;
+  constexpr std::size_t kChunk = 50000;
+  std::vector<std::size_t> given, taken;
+  bool recut = false;
+  device.hooks.set_state = [&](DeviceState to) -> Status {
+    if (device.now() == DeviceState::resuming && to == DeviceState::stop_copy)
+      return fail(Errc::unsupported, "a v1 driver has no such way");
+    if (to == DeviceState::stop_copy && device.now() != DeviceState::pre_copy) given.clear();
+    if (to == DeviceState::pre_copy) given.clear();
+    if (to == DeviceState::resuming) taken.clear();
+    return device.protocol().set_state(to);
+  };
+  device.hooks.read = [&, late = false](std::span<std::byte> to) mutable -> Result<StateRead> {
+    if (to.size() < device.preferred_chunk()) return fail(Errc::invalid_argument, "too small for a chunk");
+    // Now and then its data is late, in stop-copy, too.
+    if (given.empty() && std::exchange(late, !late) && vfio::is_saving(device.now()))
+      return StateRead{Kind::nothing_now, 0};
+    auto got = device.protocol().read(to.first(kChunk));
+    if (got && got->bytes > 0) given.push_back(got->bytes);
+    return got;
+  };
+  device.hooks.write = [&](std::span<const std::byte> from) -> Status {
+    if (device.now() == DeviceState::resuming) taken.push_back(from.size());
+    recut = recut || (taken.size() > 1 && taken[taken.size() - 2] != kChunk && taken[taken.size() - 2] != 80);
+    return device.protocol().write(from);
+  };
+  const auto report = checked.run(
+      {.exclusive = true,
+       .only = {"arc", "stream", "load.whole", "load.pieces", "load.pre-copy", "load.twice", "reset"}});
+  EXPECT_THAT(with_verdict(report, Verdict::failed), IsEmpty());
+  EXPECT_FALSE(recut);
+  EXPECT_EQ(find_entry(report, "stream.pieces.7")->finding.verdict, Verdict::not_offered);
+  EXPECT_EQ(find_entry(report, "load.pieces.1")->finding.verdict, Verdict::not_offered);
+  EXPECT_EQ(find_entry(report, "load.whole")->finding.verdict, Verdict::passed);
+  EXPECT_EQ(find_entry(report, "arc.resuming.stop-copy")->finding.verdict, Verdict::not_offered);
+  EXPECT_EQ(find_entry(report, "arc.resuming.running")->finding.verdict, Verdict::passed);
+}
+
+// A client may send ahead and learn of a refusal with the next request only.
+TEST(Run, ARefusalOfAWriteMayComeWithTheNextRequest) {
+  CheckedDevice checked;
+  auto& device = *checked.device;
+  std::optional<Error> refused;
+  device.hooks.write = [&](std::span<const std::byte> from) -> Status {
+    if (auto earlier = std::exchange(refused, std::nullopt)) return std::unexpected(*earlier);
+    if (auto written = device.protocol().write(from); !written) refused = written.error();
+    return {};
+  };
+  device.hooks.set_state = [&](DeviceState to) -> Status {
+    if (auto earlier = std::exchange(refused, std::nullopt)) return std::unexpected(*earlier);
+    return device.protocol().set_state(to);
+  };
+  device.hooks.reset = [&] {
+    refused.reset();
+    return device.real.reset();
+  };
+  const auto report = checked.run({.exclusive = true});
+  EXPECT_TRUE(report.green()) << to_table(report);
+  EXPECT_THAT(with_verdict(report, Verdict::warned), IsEmpty());
+}
+
 TEST(Run, OnlyTakesIdsAndGroups) {
   CheckedDevice checked;
   EXPECT_EQ(checked.run({.only = {"stream.pieces.7"}}).entries.size(), 1u);
