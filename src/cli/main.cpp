@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   cli::add_resolve(app, exit_code);
   cli::add_query(app, exit_code);
   cli::add_inspect(app, exit_code);
+  cli::add_check(app, exit_code);
   cli::add_device(app, exit_code);
   cli::add_demo(app, exit_code);
   // CLI11 would only say that a subcommand is missing.
