@@ -3,8 +3,12 @@
 namespace handover::vmm {
 namespace {
 
+// The first word of its name: `v2`, `v1`.
 std::string protocol_of(vfio::Device& device) {
-  return device.migration() ? "v2" : "none";
+  const auto* protocol = device.migration();
+  if (!protocol) return "none";
+  const auto name = protocol->protocol_name();
+  return std::string(name.substr(0, name.find(' ')));
 }
 
 }  // namespace

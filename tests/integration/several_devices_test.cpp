@@ -91,6 +91,27 @@ TEST(SeveralDevices, SidesThatDifferInPeerToPeerAreToldWhatToChange) {
   wait_for_more(source, "p2p-jobs", 10);
 }
 
+// Missions C6 and C8.
+TEST(SeveralDevices, ADeviceWithoutP2pBlocksItsMachineUnlessPeersAreOutOfReach) {
+  TestFolder folder;
+  auto mixed = busy(2);
+  mixed.last_device = {"--p2p", "off"};
+  {
+    Side machine(folder, "blocked", mixed, false);
+    const auto refused = machine.ask("migrate", {{"uri", "tcp:127.0.0.1:1"}});
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().to_string(), AllOf(HasSubstr("`accel1`"), HasSubstr("--p2p off")));
+    EXPECT_EQ(machine.run_state(), "running");
+  }
+  mixed.more.insert(mixed.more.end(), {"--p2p", "off"});
+  Side source(folder, "source", mixed, false);
+  Side destination(folder, "destination", mixed, true);
+  wait_for_more(source, "jobs-completed", 100);
+  migrate(folder, source, destination, "source");
+  wait_for_more(destination, "jobs-completed", 100);
+  expect_sound(destination, 2);
+}
+
 std::size_t entries(pid_t pid, const char* what) {
   std::size_t count = 0;
   for ([[maybe_unused]] const auto& entry :

@@ -28,7 +28,7 @@ struct DeviceStatus {
   bool lost = false;
   bool migratable = false;
   std::string blocker;                   ///< why it is not
-  std::string protocol;                  ///< of migration: `v2`, or `none`
+  std::string protocol;                  ///< of migration: `v2`, `v1` or `none`
   std::uint64_t migration_features = 0;  ///< vfio::kMigration... bits
   bool pre_copy = false;                 ///< of these: it sends state while it runs
   bool p2p = false;                      ///< it can be kept from its peers' memory before it stops
