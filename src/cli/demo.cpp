@@ -32,6 +32,16 @@ void say(const std::string& line) {
   std::fflush(stdout);
 }
 
+/// The destination needs no setting: the stream says how many channels there are.
+Status use_channels(control::QmpClient& source, std::uint64_t channels, const CancelToken& cancel) {
+  if (channels == 0) return {};
+  HANDOVER_TRY(source.execute("migrate-set-parameters", {{"multifd-channels", channels}}, cancel));
+  HANDOVER_TRY(source.execute("migrate-set-capabilities",
+                              {{"capabilities", json::array({{{"capability", "multifd"}, {"state", true}}})}},
+                              cancel));
+  return {};
+}
+
 Result<DemoFigures> perform(const DemoOptions& options, const std::filesystem::path& folder,
                             const Interrupts& interrupts) {
   const auto cancel = interrupts.first();
@@ -48,6 +58,7 @@ Result<DemoFigures> perform(const DemoOptions& options, const std::filesystem::p
   HANDOVER_TRY(source.qmp().execute(
       "migrate-set-parameters",
       {{"max-bandwidth", options.max_bandwidth}, {"downtime-limit", options.downtime_limit_ms}}, cancel));
+  HANDOVER_TRY(use_channels(source.qmp(), options.channels, cancel));
   HANDOVER_ASSIGN(figures.before, source.guest(cancel));
   say(fmt::format("Migrating to {}.", address));
   HANDOVER_TRY(source.qmp().execute("migrate", {{"uri", address}}, cancel));
@@ -87,12 +98,27 @@ int demonstrate(const DemoOptions& options) {
     return 1;
   }
   if (options.keep_logs) say(fmt::format("Logs stay in {}.", folder->path().string()));
+  std::optional<DemoFigures> yardstick;
+  if (options.compare) {
+    auto alone = options;
+    alone.devices = 1;
+    const auto place = folder->path() / "one-device";
+    std::error_code failed;
+    std::filesystem::create_directory(place, failed);
+    auto found = perform(alone, place, *interrupts);
+    if (!found) {
+      fmt::print(stderr, "handover demo: with one device: {}\n", found.error().to_string());
+      return 1;
+    }
+    yardstick = std::move(*found);
+  }
   auto figures = perform(options, folder->path(), *interrupts);
   if (!figures) {
     fmt::print(stderr, "handover demo: {}\n", figures.error().to_string());
     return 1;
   }
   fmt::print("{}", demo_table(*figures));
+  if (yardstick) fmt::print("{}", comparison(*figures, *yardstick, options.devices));
   if (!options.json_path.empty()) {
     std::ofstream file(options.json_path);
     file << demo_json(*figures).dump(2) << '\n';
@@ -132,6 +158,15 @@ void add_demo(CLI::App& app, int& exit_code) {
   command->add_option("--devices", options->devices, "accelerators")
       ->check(CLI::Range(1, 8))
       ->capture_default_str();
+  command
+      ->add_option("--channels", options->channels,
+                   "connections for RAM and device state (multifd); 0: the main one alone")
+      ->check(CLI::Range(0, 255))
+      ->capture_default_str();
+  command->add_option("--load-cost", options->load_cost,
+                      "simulated time that each device takes to load its state, such as 70ms");
+  command->add_flag("--compare", options->compare,
+                    "do the same with one device first, and say how much longer the guest stood still");
   command->add_option("--dirty-rate", options->dirty_rate, "bytes a second that the guest writes")
       ->transform(size_in(any))
       ->default_str("200M");

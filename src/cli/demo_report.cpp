@@ -71,6 +71,11 @@ std::string demo_table(const DemoFigures& figures) {
   for (const auto* part : kParts)
     table += row(fmt::format("  {}", part),
                  fmt::format("{:.1f} ms", report.at("downtime-parts-ms").at(part).get<double>()));
+  table += row("  predicted", fmt::format("{:.1f} ms, when the switchover was decided",
+                                          report.at("predicted-downtime-ms").get<double>()));
+  if (const auto channels = report.at("multifd-channels").get<std::uint64_t>(); channels > 0)
+    table += row("multifd channels", fmt::format("{}, {:.0f} MiB on them", channels,
+                                                 mib(report.at("multifd-bytes").get<double>())));
   table += row("rounds over memory", fmt::format("{}", report.at("rounds").size()));
   table += row("throughput", fmt::format("{:.0f} MiB/s", figures.throughput_mib_s()));
 
@@ -95,6 +100,14 @@ std::string demo_table(const DemoFigures& figures) {
   return table;
 }
 
+std::string comparison(const DemoFigures& several, const DemoFigures& one, std::uint32_t devices) {
+  const double with_one = one.report.at("downtime-ms").get<double>();
+  const double with_all = several.report.at("downtime-ms").get<double>();
+  return "\n" + row("downtime, one device", fmt::format("{:.1f} ms", with_one)) +
+         row(fmt::format("downtime, {} devices", devices),
+             fmt::format("{:.1f} ms, {:.2f} times as long", with_all, with_all / with_one));
+}
+
 ordered_json demo_json(const DemoFigures& figures) {
   const auto& report = figures.report;
   ordered_json parts;
@@ -107,6 +120,9 @@ ordered_json demo_json(const DemoFigures& figures) {
           {"total_ms", report.at("total-ms")},
           {"downtime_ms", report.at("downtime-ms")},
           {"downtime_parts", parts},
+          {"predicted_downtime_ms", report.at("predicted-downtime-ms")},
+          {"multifd_channels", report.at("multifd-channels")},
+          {"multifd_bytes", report.at("multifd-bytes")},
           {"rounds", report.at("rounds").size()},
           {"ram_bytes", figures.ram_bytes()},
           {"device_bytes", figures.device_bytes()},

@@ -29,6 +29,8 @@ struct DemoFigures {
 
 /// For people.
 std::string demo_table(const DemoFigures& figures);
+/// How much longer the guest stood still with several devices than with one.
+std::string comparison(const DemoFigures& several, const DemoFigures& one, std::uint32_t devices);
 /// For programs: flat keys.
 nlohmann::ordered_json demo_json(const DemoFigures& figures);
 

@@ -38,12 +38,14 @@ Result<DemoSide> DemoSide::start(const std::string& name, const std::filesystem:
   for (std::uint32_t i = 0; i < options.devices; ++i) {
     const auto id = fmt::format("accel{}", i);
     const auto socket = (folder / fmt::format("{}-{}.sock", name, id)).string();
+    std::vector<std::string> serve{
+        options.program, "serve", "accelerator", "--exit-with-parent",
+        "--socket",      socket,  "--memory",    fmt::format("{}", options.device_memory)};
+    if (!options.load_cost.empty()) serve.insert(serve.end(), {"--load-cost", options.load_cost});
     HANDOVER_ASSIGN(
         auto server,
-        ChildProcess::start({options.program, "serve", "accelerator", "--exit-with-parent", "--socket",
-                             socket, "--memory", fmt::format("{}", options.device_memory)},
-                            {.name = fmt::format("the {} device server {}", name, id),
-                             .stderr_path = (folder / fmt::format("{}-{}.log", name, id)).string()}));
+        ChildProcess::start(serve, {.name = fmt::format("the {} device server {}", name, id),
+                                    .stderr_path = (folder / fmt::format("{}-{}.log", name, id)).string()}));
     HANDOVER_TRY(server.read_line(cancel, start_deadline()));
     side.devices_.push_back(std::move(server));
     run.insert(run.end(), {"--device", fmt::format("vfio-user,socket={},id={}", socket, id)});

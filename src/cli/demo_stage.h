@@ -19,6 +19,8 @@ struct DemoOptions {
   std::uint64_t memory = 0;
   std::uint64_t device_memory = 0;
   std::uint32_t devices = 1;
+  std::uint64_t channels = 0;  ///< multifd channels; 0: the main channel alone
+  std::string load_cost;       ///< of each device, such as 70ms; empty: none
   std::uint64_t dirty_rate = 0;
   std::uint64_t job_rate = 0;
   std::uint64_t seed = 0;
@@ -26,6 +28,7 @@ struct DemoOptions {
   double work_after_s = 0;
   std::uint64_t max_bandwidth = 0;
   std::uint64_t downtime_limit_ms = 0;
+  bool compare = false;
   std::string json_path;
   bool keep_logs = false;
 };

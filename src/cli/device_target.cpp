@@ -51,8 +51,8 @@ Result<std::unique_ptr<vfio::Device>> open_target(const DeviceTarget& target, Gu
                                                   CancelToken cancel, const OpenOptions& options) {
   switch (target.kind) {
     case DeviceTarget::Kind::vfio_user:
-      return vfio_user::connect({target.to_string(), target.path, options.timeout}, memory,
-                                std::move(cancel));
+      return vfio_user::connect({target.to_string(), target.path, options.timeout, options.keep_state},
+                                memory, std::move(cancel));
   }
   return fail(Errc::unsupported, "no way to open {}", target.to_string());
 }

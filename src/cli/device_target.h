@@ -28,6 +28,8 @@ struct DeviceTarget {
 struct OpenOptions {
   /// How long one answer may take before the device counts as lost.
   std::chrono::milliseconds timeout{30000};
+  /// The device stays in the state in which another client left it; otherwise it is set running.
+  bool keep_state = false;
 };
 
 /// Opens it; its id is the target as it was typed.  `memory` serves DMA that goes by messages.  Cancelling

@@ -28,6 +28,7 @@ RamSaver::RamSaver(GuestMemory& memory, std::span<DirtySource* const> sources, R
 }
 
 RamSaver::~RamSaver() {
+  if (sink_) count_sunk();
   for (auto* source : sources_)
     source->stop();
 }

@@ -49,8 +49,9 @@ Status Source::Impl::setup() {
   note([&](Statistics& all) { all.remaining = ram ? machine.memory().size() : 0; });
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
+  if (snapshot) HANDOVER_TRY(stand_still());
 
-  stream::write_header(*writer, {.machine = std::string(kMachineName)});
+  stream::write_header(*writer, configuration());
   if (options.capabilities.return_path && channel->two_way()) {
     stream::write_command(*writer, stream::Command::open_return_path);
     stream::write_ping(*writer, kPingOpened);
@@ -60,7 +61,9 @@ Status Source::Impl::setup() {
   }
   // Without answers nobody would say how much may wait.
   save_options = {.parallel = multifd && answers,
-                  .switchover_ack = options.capabilities.switchover_ack && answers};
+                  .switchover_ack = options.capabilities.switchover_ack && answers,
+                  .stopped = snapshot.has_value()};
+  HANDOVER_TRY(open_page_file());
   if (ram && multifd) ram->set_page_sink(multifd.get());
   if (save_options.parallel)
     for (const auto& entry : entries)
@@ -129,14 +132,14 @@ Result<Iterated> Source::Impl::write_part(const Entry& entry, std::uint64_t most
   HANDOVER_TRY(check_alive());
   HANDOVER_TRY(limiter.wait(cancel.token()));
   const auto begin = Clock::now();
-  const auto before = entry.item == ram ? transferred() : writer->position();
+  const auto before = sent_by(entry);
   stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
   HANDOVER_ASSIGN_CONTEXT(auto outcome,
                           entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
                           "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->flush());
-  const auto bytes = (entry.item == ram ? transferred() : writer->position()) - before;
+  const auto bytes = sent_by(entry) - before;
   limiter.count(bytes);
   convergence.sent(entry.id, bytes, Clock::now() - begin);
   account(entry, Phase::precopy, bytes);
@@ -153,10 +156,13 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     if (!entry.item->is_live()) continue;
     // A turn is the same number of bytes for everybody, so that a device keeps up with RAM and yet cannot
     // hold up the others (mission C2).
-    const auto end = writer->position() + most;
+    auto now = sent_by(entry);
+    const auto end = now + most;
     auto outcome = Iterated::more;
-    while (outcome == Iterated::more && writer->position() < end) {
-      HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
+    for (; outcome == Iterated::more && now < end; now = sent_by(entry)) {
+      HANDOVER_ASSIGN(outcome, write_part(entry, end - now));
+      // Its pages are counted when they are out, and it hands over a whole turn at once.
+      if (entry.item == ram && multifd) break;
     }
     if (outcome == Iterated::more) {
       quiet.all = false;
@@ -171,6 +177,7 @@ Status Source::Impl::iterate() {
   set_status(MigrationStatus::active);
   for (;;) {
     HANDOVER_TRY(check_alive());
+    HANDOVER_TRY(acks_outstanding());
     HANDOVER_ASSIGN(const auto quiet, pass());
     if (quiet.all) convergence.settle();
     HANDOVER_TRY(ask_pending(false));
@@ -206,12 +213,16 @@ Status Source::Impl::wait_for_continue() {
   return cancel.token().check();
 }
 
-Status Source::Impl::finish_parallel(ParallelSaver& devices) {
-  HANDOVER_TRY(devices.wait());
+// What went over the channels is counted when it is out.
+Status Source::Impl::finish_channels(ParallelSaver* devices, std::uint64_t ram_before) {
+  if (devices) HANDOVER_TRY(devices->wait());
   HANDOVER_TRY(multifd->drain(cancel.token()));
-  auto sent = devices.sent().begin();
-  for (const auto& entry : entries)
-    if (entry.item->has_parallel_state()) account(entry, Phase::downtime, *sent++);
+  std::size_t saved = 0;
+  for (const auto& entry : entries) {
+    if (devices && entry.item->has_parallel_state())
+      account(entry, Phase::downtime, devices->sent()[saved++]);
+    if (entry.item == ram) account(entry, Phase::downtime, multifd->counters().bytes - ram_before);
+  }
   return {};
 }
 
@@ -240,6 +251,7 @@ Status Source::Impl::switch_over() {
   set_status(MigrationStatus::device);
   stream::write_command(*writer, stream::Command::switchover_start);
   HANDOVER_TRY(writer->flush());
+  const auto ram_before = multifd ? multifd->counters().bytes : 0;
   std::optional<ParallelSaver> devices;
   if (save_options.parallel) {
     devices.emplace(*multifd, *answers, cancel.token());
@@ -249,7 +261,7 @@ Status Source::Impl::switch_over() {
   HANDOVER_TRY(write_ends(true));
   parts.final_ram = laps.lap();
   HANDOVER_TRY(write_ends(false));
-  if (devices) HANDOVER_TRY(finish_parallel(*devices));
+  if (multifd) HANDOVER_TRY(finish_channels(devices ? &*devices : nullptr, ram_before));
   HANDOVER_TRY(write_states());
   parts.device_state = laps.lap();
   if (answers) {
@@ -271,20 +283,6 @@ Status Source::Impl::give_up() {
 Status Source::Impl::commit() {
   HANDOVER_TRACE(phase, "commit");
   return has_peer ? commit_to_peer() : commit_to_file();
-}
-
-Status Source::Impl::commit_to_file() {
-  // Nobody runs from a file by itself: until it is durable, everything can be taken back.
-  HANDOVER_TRY(write_end_mark());
-  HANDOVER_TRY_CONTEXT(channel->commit(), "making {} durable", channel->name());
-  {
-    std::lock_guard lock(mutex);
-    HANDOVER_TRY(cancel.token().check());
-    committed = true;
-  }
-  if (auto given = give_up(); !given) log::error("after the save: {}", given.error().to_string());
-  finish(MigrationStatus::completed);
-  return {};
 }
 
 Status Source::Impl::commit_to_peer() {
@@ -332,6 +330,19 @@ void Source::Impl::enter_doubt(std::string why) {
   finish(MigrationStatus::in_doubt);
 }
 
+void Source::Impl::cleanup_items() {
+  for (const auto& entry : entries)
+    entry.item->cleanup();
+  // Channels count behind what was handed to them; now the counts are final.
+  note([&](Statistics& all) {
+    for (const auto& entry : entries) {
+      const auto counters = entry.item->counters();
+      all.items[entry.id].normal_pages = counters.normal_pages;
+      all.items[entry.id].zero_pages = counters.zero_pages;
+    }
+  });
+}
+
 void Source::Impl::finish(MigrationStatus final_status) {
   note([&](Statistics& all) {
     if (stopped != Clock::time_point{}) {
@@ -347,9 +358,9 @@ void Source::Impl::finish(MigrationStatus final_status) {
     shut_on_cancel = nullptr;
     multifd_on_cancel = nullptr;
   });
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
   answers.reset();
+  mapped_ram.reset();
   multifd.reset();
   channel.reset();
   set_status(final_status);
@@ -365,12 +376,12 @@ void Source::Impl::back_out(Error why) {
     multifd_on_cancel = nullptr;
   });
   if (channel) channel->shutdown();
+  if (multifd) multifd->shutdown();
   answers.reset();
-  multifd.reset();
   if (have_stopped_machine) {
     auto back = machine.loop().call([&]() -> Status {
       // A guest that panicked, or a machine that a failing device brought down, stays as it is.
-      if (machine.state() != RunState::finish_migrate) return {};
+      if (machine.state() != (snapshot ? RunState::save_vm : RunState::finish_migrate)) return {};
       return state_before == RunState::running ? machine.start() : machine.set_stopped_state(state_before);
     });
     if (!back) {
@@ -378,9 +389,12 @@ void Source::Impl::back_out(Error why) {
       note([&](Statistics& all) { all.error += "; and then " + back.error().to_string(); });
     }
   }
-  for (const auto& entry : entries)
-    entry.item->cleanup();
+  cleanup_items();
+  mapped_ram.reset();
+  multifd.reset();
+  if (channel) channel->discard();
   channel.reset();
+  snapshot_file.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }
 

@@ -92,7 +92,8 @@ Status DeviceMigration::change(RunState from, RunState to) {
     config_.collect_interrupts();
     return {};
   }
-  if (to == RunState::postmigrate && last_state() == DeviceState::stop_copy)
+  const bool being_saved = to == RunState::finish_migrate || to == RunState::save_vm;
+  if (!being_saved && last_state() == DeviceState::stop_copy)
     return enter(DeviceState::stop, DeviceState::stop);
   return {};
 }

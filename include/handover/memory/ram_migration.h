@@ -43,7 +43,7 @@ class RamMigration final : public Migratable {
   void add_dirty_source(DirtySource& source);
   void remove_dirty_source(DirtySource& source);
   /// Where the next migration's pages go instead of into the stream; null: into the stream.  Set before
-  /// save_setup(); outlives cleanup(), which forgets it.
+  /// save_setup(); outlives cleanup(), which counts what it sent to the end and forgets it.
   void set_page_sink(PageSink* sink) { sink_ = sink; }
   /// What waits, on the destination, until all multifd channels have come to the next synchronisation point.
   /// Set before load_setup(); forgotten by cleanup().

@@ -91,6 +91,7 @@ class DeviceMigration : public Migratable, public RunStateListener {
   void ask_precopy();
 
   // Destination.
+  std::size_t largest_record() const;
   Status load_record(StreamReader& in);
   Status load_data(std::span<const std::byte> data);
   Status load_config(std::span<const std::byte> packet);
@@ -109,6 +110,7 @@ class DeviceMigration : public Migratable, public RunStateListener {
   std::uint64_t left_out_ = 0;  // features that the device has and is not to use
   StateObserver state_observer_;
   std::atomic<std::uint64_t> bytes_{0};
+  std::atomic<std::uint64_t> queued_peak_{0};
   std::unique_ptr<std::byte[]> buffer_;
 
   // Source.  The migration thread's; save_parallel() runs when that waits.

@@ -42,6 +42,42 @@ TEST(Convergence, ASlowDeviceCountsAtItsOwnRate) {
   EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 100 + 500);
 }
 
+// Sending and loading overlap: the slower of the two counts.
+TEST(Convergence, ADestinationThatLoadsSlowlyCountsAtItsRate) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});
+  convergence.sent(kDevice, 1'000'000'000, Seconds{1});
+  convergence.loaded(kDevice, 50'000'000, Seconds{0.5});
+  EXPECT_DOUBLE_EQ(convergence.load_rate(kDevice), 1e8);
+  const std::vector left{Pending{}, Pending{.must_stop = 50'000'000}};
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 500);
+  convergence.loaded(kDevice, 0, Seconds{0});
+  EXPECT_DOUBLE_EQ(convergence.load_rate(kDevice), 1e8) << "nothing new is known";
+  convergence.loaded(kDevice, 5'000'000'000, Seconds{1});
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 50) << "now sending is the slower";
+}
+
+TEST(Convergence, DevicesSideBySideTakeAsLongAsTheSlowest) {
+  Convergence convergence;
+  convergence.sent(kRam, 4'000'000'000, Seconds{1});
+  for (std::size_t device = 1; device <= 4; ++device) {
+    convergence.sent(device, 1'000'000'000, Seconds{1});
+    convergence.set_parallel(device);
+  }
+  std::vector left{Pending{.can_precopy = 40'000'000}};
+  left.resize(5, Pending{.must_stop = 100'000'000});
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 110) << "the link needs that for all of it";
+  left[2].must_stop = 300'000'000;
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 300) << "the slowest";
+}
+
+// A device that cannot tell its size counts with what it can tell.
+TEST(Convergence, AnUnknownSizeDoesNotHoldTheSwitchover) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});
+  EXPECT_TRUE(fits(convergence, {Pending{}, Pending{.size_unknown = true}}));
+}
+
 TEST(Convergence, AnItemThatWasNotMeasuredCountsAtTheCommonRate) {
   Convergence convergence;
   convergence.sent(kRam, 1'000'000'000, Seconds{1});
