@@ -227,11 +227,11 @@ TEST(Run, StateOfWhichAlteredBytesAreTakenIsAWarning) {
 TEST(Run, AWriteErrorThatIsNotRememberedIsAWarning) {
   CheckedDevice checked;
   auto& device = *checked.device;
+  device.hooks.write = [](std::span<const std::byte>) -> Status {
+    return fail(Errc::device, "refused by a defect");
+  };
   device.hooks.set_state = [&](DeviceState to) -> Status {
-    if (device.now() != DeviceState::resuming || to != DeviceState::stop)
-      return device.protocol().set_state(to);
-    if (device.protocol().set_state(to)) return {};
-    HANDOVER_TRY(device.real.reset());
+    if (device.now() == DeviceState::resuming && to == DeviceState::stop) HANDOVER_TRY(device.real.reset());
     return device.protocol().set_state(to);
   };
   const auto report = checked.run({.exclusive = true, .only = {"load.foreign"}});
