@@ -21,6 +21,30 @@ namespace {
 /// too.
 constexpr std::size_t kChunk = 1 * MiB;
 
+/// A stopped device may be late with its data (protocol v1); it is waited for, and not for ever.
+class LateData {
+ public:
+  explicit LateData(const Device& device) : device_(device) {}
+  Status wait(const StateRead& read, const CancelToken& cancel) {
+    using std::chrono::steady_clock;
+    const auto now = steady_clock::now();
+    if (read.bytes > 0) {
+      waiting_since_.reset();
+      return {};
+    }
+    if (!waiting_since_) waiting_since_ = now;
+    if (read.kind != StateRead::Kind::nothing_now || now - *waiting_since_ > std::chrono::seconds(30))
+      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+    auto paused = wait_fd(-1, 0, cancel, now + std::chrono::milliseconds(1));
+    if (!paused && paused.error().code() != Errc::timeout) return std::unexpected(std::move(paused).error());
+    return {};
+  }
+
+ private:
+  const Device& device_;
+  std::optional<std::chrono::steady_clock::time_point> waiting_since_;
+};
+
 }  // namespace
 
 DeviceMigration::DeviceMigration(Device& device, DeviceConfig& config, std::string path)
@@ -34,7 +58,9 @@ std::uint32_t DeviceMigration::version_id() const {
 }
 
 std::size_t DeviceMigration::chunk_size() const {
-  return std::min(kChunk, device_.migration()->preferred_chunk());
+  const auto* protocol = device_.migration();
+  return protocol->keeps_chunks() ? protocol->preferred_chunk()
+                                  : std::min(kChunk, protocol->preferred_chunk());
 }
 
 Status DeviceMigration::prepare() {
@@ -151,11 +177,11 @@ Status DeviceMigration::save_complete(StreamWriter& out) {
   if (!saving_) return fail(Errc::state, "device `{}` lost its saving session", device_.id());
   if (!save_options_.parallel) {
     HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
+    LateData late(device_);
     for (;;) {
       HANDOVER_ASSIGN(auto read, send_chunk(out));
       if (read.kind == StateRead::Kind::end) break;
-      if (read.bytes == 0)
-        return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+      HANDOVER_TRY(late.wait(read, {}));
     }
   }
   out.be64(tag::kEndOfState);
@@ -166,14 +192,14 @@ Status DeviceMigration::save_parallel(PacketSink& to, const CancelToken& cancel)
   HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
   const auto most = chunk_size();
   std::uint32_t index = 0;
+  LateData late(device_);
   for (bool more = true; more;) {
     HANDOVER_TRY(cancel.check());
     Packet packet{std::make_unique_for_overwrite<std::byte[]>(DevicePacketHeader::kSize + most), 0};
     HANDOVER_ASSIGN(const auto read, read_state({packet.bytes.get() + DevicePacketHeader::kSize, most}));
     more = read.kind != StateRead::Kind::end;
-    if (more && read.bytes == 0)
-      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
-    if (read.bytes == 0) break;
+    if (more) HANDOVER_TRY(late.wait(read, cancel));
+    if (read.bytes == 0) continue;
     DevicePacketHeader{.index = index++}.put(packet.bytes.get());
     packet.size = DevicePacketHeader::kSize + read.bytes;
     HANDOVER_TRY(to.send(std::move(packet)));
@@ -226,8 +252,9 @@ void DeviceMigration::cleanup() {
   }
   if (std::exchange(loading_, false) && last_state() == DeviceState::resuming) {
     // Leaving RESUMING would judge a state that is not complete; only a reset abandons it.
+    const auto asked = std::chrono::steady_clock::now();
     if (auto reset = device_.reset(); reset)
-      state_.store(DeviceState::running, std::memory_order_relaxed);
+      arrive(DeviceState::running, asked);
     else
       log::error("device `{}` cannot be reset after an incomplete load: {}", device_.id(),
                  reset.error().to_string());

@@ -8,7 +8,12 @@ namespace handover::vfio {
 
 std::uint64_t DeviceMigration::features() const {
   auto* protocol = device_.migration();
-  return protocol ? protocol->features() : 0;
+  return protocol ? protocol->features() & ~left_out_ : 0;
+}
+
+void DeviceMigration::arrive(DeviceState at, std::chrono::steady_clock::time_point asked) {
+  const auto from = state_.exchange(at, std::memory_order_relaxed);
+  if (state_observer_) state_observer_(from, at, std::chrono::steady_clock::now() - asked);
 }
 
 Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
@@ -20,9 +25,10 @@ Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
   if (from == to) return {};
   HANDOVER_TRY_CONTEXT(path_between(from, to, protocol->features()), "device `{}`", device_.id());
   HANDOVER_TRACE(device_state_request, device_.id().c_str(), static_cast<int>(from), static_cast<int>(to));
+  const auto asked = std::chrono::steady_clock::now();
   auto done = protocol->set_state(to);
   if (done) {
-    state_.store(to, std::memory_order_relaxed);
+    arrive(to, asked);
     HANDOVER_TRACE(device_state, device_.id().c_str(), static_cast<int>(from), static_cast<int>(to));
     return {};
   }
@@ -34,22 +40,23 @@ Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
 Status DeviceMigration::recover(DeviceState recovery, Error cause) {
   if (device_.lost()) return std::unexpected(std::move(cause));
   auto* protocol = device_.migration();
+  const auto asked = std::chrono::steady_clock::now();
   auto now = protocol->state();
   if (now && *now != DeviceState::error && path_between(*now, recovery, protocol->features())) {
     if (protocol->set_state(recovery)) {
-      state_.store(recovery, std::memory_order_relaxed);
+      arrive(recovery, asked);
       return std::unexpected(std::move(cause).with_context(
           fmt::format("device `{}` was taken back to {}", device_.id(), to_string(recovery))));
     }
   }
   if (auto reset = device_.reset(); !reset) {
-    state_.store(DeviceState::error, std::memory_order_relaxed);
+    arrive(DeviceState::error, asked);
     log::error("device `{}` is dead: {}, and then its reset failed: {}", device_.id(), cause.to_string(),
                reset.error().to_string());
     return std::unexpected(std::move(cause).with_context(fmt::format(
         "device `{}` is dead, its reset failed too ({})", device_.id(), reset.error().to_string())));
   }
-  state_.store(DeviceState::running, std::memory_order_relaxed);
+  arrive(DeviceState::running, asked);
   log::error("device `{}` was reset: {}", device_.id(), cause.to_string());
   return std::unexpected(std::move(cause).with_context(
       fmt::format("device `{}` was reset and has lost its state", device_.id())));
@@ -85,7 +92,8 @@ Status DeviceMigration::change(RunState from, RunState to) {
     config_.collect_interrupts();
     return {};
   }
-  if (to == RunState::postmigrate && last_state() == DeviceState::stop_copy)
+  const bool being_saved = to == RunState::finish_migrate || to == RunState::save_vm;
+  if (!being_saved && last_state() == DeviceState::stop_copy)
     return enter(DeviceState::stop, DeviceState::stop);
   return {};
 }

@@ -34,10 +34,12 @@ Side::Side(TestFolder& folder, const std::string& name, const SideOptions& optio
   for (std::uint32_t i = 0; i < options.devices; ++i) {
     const auto id = fmt::format("accel{}", i);
     const auto socket = folder.file(fmt::format("{}-{}.sock", name, id));
+    std::vector<std::string> serve{HANDOVER_BINARY, "serve", "accelerator", "--exit-with-parent",
+                                   "--socket",      socket,  "--memory",    options.device_memory};
+    if (i + 1 == options.devices)
+      serve.insert(serve.end(), options.last_device.begin(), options.last_device.end());
     auto server = cli::ChildProcess::start(
-        {HANDOVER_BINARY, "serve", "accelerator", "--exit-with-parent", "--socket", socket, "--memory",
-         options.device_memory},
-        {.name = name + " " + id, .stderr_path = folder.file(fmt::format("{}-{}.log", name, id))});
+        serve, {.name = name + " " + id, .stderr_path = folder.file(fmt::format("{}-{}.log", name, id))});
     if (!server) throw std::runtime_error(server.error().to_string());
     if (auto ready = server->read_line({}, patience()); !ready)
       throw std::runtime_error(ready.error().to_string());

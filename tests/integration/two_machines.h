@@ -51,6 +51,8 @@ struct SideOptions {
   std::string device_memory = "16M";
   std::uint32_t devices = 1;
   std::vector<std::string> more = {"--dirty-rate", "50M", "--job-rate", "500"};
+  /// Further words for the server of the last device.
+  std::vector<std::string> last_device = {};
 };
 
 /// One machine process with its device server processes.

@@ -56,6 +56,10 @@ class Machine {
   /// Between two stopped states; listeners are told like on a stop.  Ends by the first failure.
   Status set_stopped_state(RunState to);
 
+  /// Runs `work` while no vCPU executes and lets them go on if the machine runs: for changes of what they
+  /// see, as when a device comes or goes.  Nobody is told; the run state stays.
+  Status at_safe_point(const std::function<Status()>& work);
+
   void add_vcpu(Vcpu& vcpu);
   const std::vector<Vcpu*>& vcpus() const { return vcpus_; }
   void add_listener(RunStateListener& listener);

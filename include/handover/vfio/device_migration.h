@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +31,7 @@ class PacketLoader;
 ///
 /// A failed transition is answered by the recovery ladder: back to the state named for recovery, else
 /// reset, else the device is reported dead; it is never left in ERROR silently.
-class DeviceMigration final : public Migratable, public RunStateListener {
+class DeviceMigration : public Migratable, public RunStateListener {
  public:
   /// `path` is the device's place, such as `0000:00:01.0`.  All references outlive this object.
   DeviceMigration(Device& device, DeviceConfig& config, std::string path);
@@ -66,12 +67,22 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   Status prepare(RunState from, RunState to) override;
   Status change(RunState from, RunState to) override;
 
+  /// The state that the device was opened in, if that is not running.  Before anything else.
+  void found_in(DeviceState state) { state_.store(state, std::memory_order_relaxed); }
+  /// Moves the device as if it had no pre-copy.  Before a migration.
+  void leave_out_precopy() { left_out_ = kMigrationPreCopy; }
+  /// Told after every change of state, on the thread that asked for it: where the device was and is, and how
+  /// long that took.  Set before anything else.
+  using StateObserver = std::function<void(DeviceState from, DeviceState to, std::chrono::nanoseconds took)>;
+  void observe_states(StateObserver observer) { state_observer_ = std::move(observer); }
+
   /// As last seen; any thread.
   DeviceState last_state() const { return state_.load(std::memory_order_relaxed); }
 
  private:
   Status enter(DeviceState to, DeviceState recovery);
   Status recover(DeviceState recovery, Error cause);
+  void arrive(DeviceState at, std::chrono::steady_clock::time_point asked);
   // Source.
   Result<StateRead> read_state(std::span<std::byte> buffer);
   Result<StateRead> send_chunk(StreamWriter& out);
@@ -80,6 +91,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   void ask_precopy();
 
   // Destination.
+  std::size_t largest_record() const;
   Status load_record(StreamReader& in);
   Status load_data(std::span<const std::byte> data);
   Status load_config(std::span<const std::byte> packet);
@@ -95,6 +107,8 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   DeviceConfig& config_;
   std::string path_;
   std::atomic<DeviceState> state_{DeviceState::running};
+  std::uint64_t left_out_ = 0;  // features that the device has and is not to use
+  StateObserver state_observer_;
   std::atomic<std::uint64_t> bytes_{0};
   std::atomic<std::uint64_t> queued_peak_{0};
   std::unique_ptr<std::byte[]> buffer_;
@@ -116,7 +130,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   bool loading_ = false;
   bool switched_over_ = false;
   bool in_stream_ = false;  // after the switchover, instead of packets
-  bool settled_ = false;  // config loaded, device in STOP
+  bool settled_ = false;    // config loaded, device in STOP
   bool config_loaded_ = false;
 };
 

@@ -343,10 +343,14 @@ TEST(Engine, AStreamInAFileIsCommittedWhenDurableAndLoadsLater) {
 TEST(Engine, AnswersThatNobodyAskedForEndTheMigrationAndTheMachineRunsOn) {
   const auto answered_with = [](std::initializer_list<std::uint8_t> answer) {
     SmallMachine from{kRam, RunState::prelaunch};
+    from.fill(9);
     EXPECT_TRUE(from.start());
     auto [near, far] = connected();
     auto options = Pair::quick();
     options.capabilities.switchover_ack = true;
+    // The guest writes on, so nothing but the answer ends this.
+    options.parameters.max_bandwidth = 1 * MiB;
+    options.parameters.downtime_limit_ms = 0;
     Source source(from.machine, &from.ram_migration, options);
     std::vector<std::byte> bytes;
     for (const auto one : answer)
