@@ -82,6 +82,8 @@ class Bench {
   Status refuses_writing();
   /// In STOP_COPY: all that is left is appended.
   Status read_to_end(SavedState& to, Cut cut = {});
+  /// In STOP_COPY: one read of a part of the state, appended.
+  Status read_part(SavedState& to);
   /// In a pre-copy state: reads until the device has nothing now, or has given at least `least` bytes.  True
   /// if it paused.
   Result<bool> read_to_pause(SavedState& to, std::uint64_t least, Cut cut = {});
@@ -116,6 +118,7 @@ class Bench {
 
  private:
   std::size_t chunk() const;
+  std::size_t part() const;
   Result<vfio::StateRead> append(SavedState& to, std::size_t want);
 
   struct Loss {

@@ -147,6 +147,21 @@ Result<Finding> both_of_two(Bench& bench) {
   return passed();
 }
 
+// Whoever asks for the state that is there, or for one that is refused, must not lose what he is reading.
+Result<Finding> undisturbed(Bench& bench) {
+  SavedState state;
+  HANDOVER_TRY(bench.enter(DeviceState::stop_copy));
+  HANDOVER_TRY(bench.read_part(state));
+  HANDOVER_TRY(bench.ask(DeviceState::stop_copy));
+  HANDOVER_TRY(bench.read_part(state));
+  HANDOVER_TRY(bench.refuses(vfio::kDeviceStateCount));
+  HANDOVER_TRY(bench.read_to_end(state));
+  HANDOVER_TRY(bench.enter(DeviceState::running));
+  HANDOVER_TRY(bench.load(state));
+  HANDOVER_TRY(bench.works());
+  return passed();
+}
+
 // In STOP nothing changes, so what is saved there is what was loaded, if the device saves alike at all.
 Result<Finding> round_trip(Bench& bench) {
   SavedState loaded, again;
@@ -243,6 +258,8 @@ void add_load_checks(std::vector<Case>& cases) {
   add(cases, "load.pre-copy.unread", "so is it if most of pre-copy was read after the stop",
       clause::kSessionKept, from_unread_pre_copy, kPreCopy);
   add(cases, "load.twice", "both of two states saved in a row are taken", clause::kLoad, both_of_two);
+  add(cases, "load.undisturbed", "requests that change nothing lose nothing of a state that is being read",
+      clause::kSame, undisturbed);
   add(cases, "load.round-trip", "a loaded device that has not run gives back what was loaded", clause::kLoad,
       round_trip);
   add(cases, "load.given-up", "a load that a reset gave up half-way does not harm the next", clause::kReset,

@@ -37,8 +37,12 @@ Result<StateRead> Bench::read(std::span<std::byte> buffer) {
   return got;
 }
 
+std::size_t Bench::part() const {
+  return device_.migration()->keeps_chunks() ? chunk() : kPageSize;
+}
+
 Result<StateRead> Bench::read_some() {
-  buffer_.resize(keeps_chunks() ? chunk() : kPageSize);
+  buffer_.resize(part());
   return read(buffer_);
 }
 
@@ -51,6 +55,11 @@ Result<StateRead> Bench::append(SavedState& to, std::size_t want) {
     to.pieces.push_back(got.bytes);
   }
   return got;
+}
+
+Status Bench::read_part(SavedState& to) {
+  HANDOVER_TRY(append(to, part()));
+  return {};
 }
 
 Status Bench::read_to_end(SavedState& to, Cut cut) {

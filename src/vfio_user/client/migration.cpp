@@ -31,16 +31,19 @@ Result<DeviceState> ClientMigration::state() {
 
 Status ClientMigration::set_state(DeviceState to) {
   HANDOVER_TRY(finish_writing());
-  forget_session();
   NativeWriter data;
   encode(data, DeviceStateData{static_cast<std::uint32_t>(to), 0xffffffff});
   auto set = set_feature(connection_, kFeatureDeviceState, data.view());
+  const auto before = last_;
   if (set) {
     last_ = to;
-    return {};
+  } else {
+    // Any state on the way is possible now.
+    (void)state();
   }
-  // Any state on the way is possible now.
-  (void)state();
+  // A request that changed nothing costs nothing of what is being read.
+  if (last_ != before) forget_session();
+  if (set) return {};
   return std::unexpected(
       std::move(set).error().with_context(fmt::format("cannot bring the device to {}", vfio::to_string(to))));
 }
@@ -93,7 +96,8 @@ Result<StateRead> ClientMigration::take_chunk(std::span<std::byte> buffer) {
     HANDOVER_ASSIGN(const auto read, received(connection_.finish(ticket), asked, ticket->room));
     chunk_ = Chunk{ticket, read};
     // Before the copy, so that the device works meanwhile.
-    if (read.kind == StateRead::Kind::data) HANDOVER_TRY(read_ahead(asked));
+    if (read.kind == StateRead::Kind::data)
+      HANDOVER_TRY(read_ahead(static_cast<std::uint32_t>(std::min(buffer.size(), peer_.max_transfer))));
   }
   auto& [ticket, read, taken] = *chunk_;
   const auto part = std::min(buffer.size(), read.bytes - taken);

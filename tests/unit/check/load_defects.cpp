@@ -115,6 +115,24 @@ Install garbles(std::function<bool(DeviceState, std::size_t asked)> wrongly) {
   };
 }
 
+// A request that changes nothing costs a byte of what is being read.
+void loses_a_byte_by_a_request(CheckedDevice& checked) {
+  auto& device = *checked.device;
+  auto reading = std::make_shared<bool>(false), disturbed = std::make_shared<bool>(false);
+  device.hooks.set_state = [&device, reading, disturbed](DeviceState to) -> Status {
+    const auto before = device.now();
+    auto set = device.protocol().set_state(to);
+    *disturbed = *reading && before == DeviceState::stop_copy && device.now() == before;
+    *reading = false;
+    return set;
+  };
+  device.hooks.read = [&device, reading, disturbed](std::span<std::byte> to) -> Result<StateRead> {
+    *reading = true;
+    if (std::exchange(*disturbed, false)) HANDOVER_TRY(device.protocol().read(to.first(1)));
+    return device.protocol().read(to);
+  };
+}
+
 void garbles_every_third_save(CheckedDevice& checked) {
   auto& device = *checked.device;
   auto saves = std::make_shared<int>(0);
@@ -176,6 +194,7 @@ std::vector<Defect> defects_of_loads() {
           [](DeviceState state, std::size_t asked) { return state == DeviceState::pre_copy && asked == 7; }));
   add("twice", "saves wrongly now and then", garbles_every_third_save);
   all.back().broad = true;
+  add("undisturbed", "loses a byte by a request that changes nothing", loses_a_byte_by_a_request);
   add("round-trip", "has nothing to save after a load", forgets_what_was_loaded);
   add("given-up", "keeps what was given up", keeps_a_given_up_load);
   for (const char* kind : {"truncated.last-byte", "truncated.half", "empty", "foreign"})
