@@ -4,7 +4,6 @@
 
 #include "handover/base/log.h"
 #include "handover/memory/dirty_source.h"
-#include "handover/vfio_user/client.h"
 #include "vmm/address_space.h"
 #include "vmm/attached_device.h"
 #include "vmm/machine_identity.h"
@@ -57,8 +56,7 @@ Status Vm::Impl::make(const CancelToken& cancel) {
 
 Status Vm::Impl::attach_devices(const CancelToken& cancel) {
   for (const auto& options : config.devices) {
-    HANDOVER_ASSIGN(auto device,
-                    vfio_user::connect({.id = options.id, .socket_path = options.socket}, *memory, cancel));
+    HANDOVER_ASSIGN(auto device, config.connect(options, *memory, cancel));
     const auto slot = static_cast<std::uint32_t>(devices.size() + 1);
     HANDOVER_ASSIGN(auto attached, AttachedDevice::attach(std::move(device), slot,
                                                           {*bus, *memory, *vcpu, interrupts}, blockers));
