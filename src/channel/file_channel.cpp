@@ -10,14 +10,21 @@
 #include <filesystem>
 
 #include "channel/fd_channel.h"
+#include "handover/base/log.h"
+#include "handover/channel/positioned_file.h"
 
 namespace handover {
-namespace {
 
 class FileChannel final : public Channel {
  public:
-  FileChannel(UniqueFd fd, bool regular, const Address& address)
-      : fd_(std::move(fd)), regular_(regular), path_(address.path), name_(address.to_string()) {}
+  FileChannel(UniqueFd fd, bool regular, bool writing, const Address& address)
+      : regular_(regular),
+        writing_(writing),
+        path_(address.path),
+        name_(address.to_string()),
+        file_(std::move(fd), name_, address.offset),
+        fd_(file_.fd_),
+        shut_(file_.shut_) {}
 
   Result<std::size_t> read_some(std::span<const iovec> buffers) override {
     const auto count = static_cast<int>(std::min<std::size_t>(buffers.size(), IOV_MAX));
@@ -56,6 +63,12 @@ class FileChannel final : public Channel {
   void shutdown() override { shut_.cancel(name_ + " was shut down"); }
   bool two_way() const override { return false; }
   const std::string& name() const override { return name_; }
+  PositionedFile* file() override { return regular_ ? &file_ : nullptr; }
+
+  void discard() override {
+    if (regular_ && writing_ && ::ftruncate(fd_.get(), static_cast<off_t>(file_.start())) < 0)
+      log::error("{} holds part of a stream and cannot be cut off: {}", name_, errno_text(errno));
+  }
 
   Status commit() override {
     HANDOVER_TRY(shut_.token().check());
@@ -79,12 +92,16 @@ class FileChannel final : public Channel {
     return {};
   }
 
-  UniqueFd fd_;
   bool regular_;
+  bool writing_;
   std::string path_;
   std::string name_;
-  CancelSource shut_;
+  PositionedFile file_;
+  const UniqueFd& fd_;
+  CancelSource& shut_;
 };
+
+namespace {
 
 Result<std::unique_ptr<Channel>> open_channel(const Address& address, int flags) {
   // O_NONBLOCK keeps the open of a FIFO from waiting for its other end; plain files do not know it.
@@ -107,7 +124,7 @@ Result<std::unique_ptr<Channel>> open_channel(const Address& address, int flags)
                 info.st_size, offset);
   if (offset != 0 && ::lseek(fd.get(), offset, SEEK_SET) < 0)
     return fail_errno(errno, "cannot seek in {}", address.to_string());
-  return std::make_unique<FileChannel>(std::move(fd), regular, address);
+  return std::make_unique<FileChannel>(std::move(fd), regular, writing, address);
 }
 
 }  // namespace

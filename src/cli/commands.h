@@ -10,11 +10,13 @@ class App;
 namespace handover::cli {
 
 void add_demo(CLI::App& app, int& exit_code);
+void add_device(CLI::App& app, int& exit_code);
 void add_inspect(CLI::App& app, int& exit_code);
 void add_migrate(CLI::App& app, int& exit_code);
 void add_query(CLI::App& app, int& exit_code);
 void add_resolve(CLI::App& app, int& exit_code);
 void add_run(CLI::App& app, int& exit_code);
+void add_snapshot(CLI::App& app, int& exit_code);
 void add_serve(CLI::App& app, int& exit_code);
 
 }  // namespace handover::cli

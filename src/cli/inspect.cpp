@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/file_option.h"
 #include "cli/inspect_table.h"
 #include "handover/stream/inspector.h"
 
@@ -17,13 +18,7 @@ struct Choices {
 };
 
 Status run(const Choices& choices) {
-  Address address;
-  address.kind = Address::Kind::file;
-  address.path = choices.file;
-  // A plain path is what people type; the offset of a stream inside a file needs the address form.
-  if (choices.file.starts_with("file:")) {
-    HANDOVER_ASSIGN(address, Address::parse(choices.file));
-  }
+  HANDOVER_ASSIGN(const auto address, file_address(choices.file));
   stream::InspectOptions options;
   options.hash = choices.hash;
   options.max_hashed_ram = choices.hash_limit_gib * GiB;

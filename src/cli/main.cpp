@@ -8,6 +8,8 @@ int main(int argc, char** argv) {
   using namespace handover;
   // A peer that goes away is an error of the write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
+  // So is a file that would become larger than the system allows.
+  std::signal(SIGXFSZ, SIG_IGN);
 
   CLI::App app{"Live migration of virtual machines with VFIO devices", "handover"};
   app.require_subcommand(1);
@@ -21,9 +23,11 @@ int main(int argc, char** argv) {
   cli::add_run(app, exit_code);
   cli::add_serve(app, exit_code);
   cli::add_migrate(app, exit_code);
+  cli::add_snapshot(app, exit_code);
   cli::add_resolve(app, exit_code);
   cli::add_query(app, exit_code);
   cli::add_inspect(app, exit_code);
+  cli::add_device(app, exit_code);
   cli::add_demo(app, exit_code);
   // CLI11 would only say that a subcommand is missing.
   if (argc > 1 && argv[1][0] != '-' &&

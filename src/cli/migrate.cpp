@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -7,6 +6,7 @@
 #include "cli/interrupts.h"
 #include "cli/migration_progress.h"
 #include "cli/migration_watch.h"
+#include "cli/report_file.h"
 #include "cli/size_option.h"
 #include "control/qmp_client.h"
 #include "handover/base/log.h"
@@ -68,17 +68,6 @@ Status configure(QmpClient& client, const MigrateOptions& options, const CancelT
   return {};
 }
 
-/// The whole report of the source, for programs.
-Status write_report(QmpClient& client, const MigrateOptions& options, const CancelToken& cancel) {
-  if (options.json_file.empty()) return {};
-  HANDOVER_ASSIGN(const auto report, client.execute("x-handover-report", json::object(), cancel));
-  std::ofstream file(options.json_file);
-  file << report.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
-  file.close();
-  if (!file) return fail(Errc::io, "cannot write the report to {}", options.json_file);
-  return {};
-}
-
 /// Where the guest is after a migration that did not complete, as the machine itself says.
 std::string whereabouts(QmpClient& client, const CancelToken& cancel) {
   auto status = client.execute("query-status", json::object(), cancel);
@@ -131,7 +120,7 @@ Status migrate(const MigrateOptions& options) {
   progress.clear();
   if (!figures) return std::unexpected(broken_off(std::move(figures).error(), options));
   auto verdict = judge(client, *figures, watch, options, progress, interrupts.again());
-  auto written = write_report(client, options, interrupts.again());
+  auto written = write_report(client, options.json_file, interrupts.again());
   if (!verdict && !written) log::warn("{}", written.error().to_string());
   return verdict ? written : verdict;
 }

@@ -52,10 +52,12 @@ std::string progress_text(const json& figures, std::size_t width) {
   const auto ram = part(figures, "ram");
   const double total = number(ram, "total");
   // Before the first pass nothing has been counted yet.
-  if (total > 0 && number(ram, "dirty-sync-count") > 0) {
+  if (total > 0 && number(ram, "dirty-sync-count") > 0 && text_of(figures, "status") != "setup") {
     const double left = std::clamp(number(ram, "remaining") / total, 0.0, 1.0);
     line += fmt::format("  {:.0f}% of {}", 100 * (1 - left), size_text(total));
     line += fmt::format("  {}/s", size_text(number(ram, "mbps") * 1e6 / 8));
+    // A machine that stands still dirties nothing and passes once.
+    if (figures.contains("x-handover-snapshot")) return line.substr(0, width);
     line +=
         fmt::format("  dirty {}/s", size_text(number(ram, "dirty-pages-rate") * number(ram, "page-size")));
     line += fmt::format("  pass {:.0f}", number(ram, "dirty-sync-count"));
@@ -70,6 +72,12 @@ std::string summary_text(const json& figures, std::string_view address) {
   return fmt::format("migrated to {} in {:.2f} s, downtime {:.0f} ms, {} sent in {:.0f} passes", address,
                      number(figures, "total-time") / 1000, number(figures, "downtime"),
                      size_text(number(ram, "transferred")), number(ram, "dirty-sync-count"));
+}
+
+std::string snapshot_summary(const json& figures, std::string_view path) {
+  return fmt::format("saved to {} in {:.2f} s, of which the guest stood still {:.0f} ms, {} written", path,
+                     number(figures, "total-time") / 1000, number(figures, "downtime"),
+                     size_text(number(part(figures, "ram"), "transferred")));
 }
 
 MigrationProgress::MigrationProgress() : terminal_(::isatty(STDOUT_FILENO) == 1) {

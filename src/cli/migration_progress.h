@@ -11,6 +11,8 @@ namespace handover::cli {
 std::string progress_text(const nlohmann::json& figures, std::size_t width);
 /// The end of a migration to `address` in a few words.
 std::string summary_text(const nlohmann::json& figures, std::string_view address);
+/// The end of a snapshot.
+std::string snapshot_summary(const nlohmann::json& figures, std::string_view path);
 /// A member of an answer, which may be anything; `otherwise` if it is no text.
 std::string text_of(const nlohmann::json& answer, const char* name, std::string_view otherwise = {});
 /// A size as people read it.

@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/exit_with_parent.h"
+#include "cli/file_option.h"
 #include "cli/size_option.h"
 #include "control/machine_control.h"
 #include "handover/base/log.h"
@@ -20,7 +21,9 @@ struct RunOptions {
   vmm::VmConfig config;
   std::vector<std::string> devices;
   std::string incoming;
+  std::string restore;
   std::string qmp;
+  std::string p2p = "on";
   bool paused = false;
   bool with_parent = false;
 };
@@ -34,6 +37,8 @@ json guest_json(const vmm::GuestReport& report) {
           {"pages-checked", report.pages_checked},
           {"jobs-submitted", report.jobs_submitted},
           {"jobs-completed", report.jobs_completed},
+          {"p2p-jobs", report.p2p_jobs},
+          {"p2p-faults", report.p2p_faults},
           {"interrupts", report.interrupts},
           {"interrupts-lost", report.interrupts_lost},
           {"mismatches", report.mismatches},
@@ -53,10 +58,12 @@ class RunSession {
  private:
   Status set_up();
   Status begin();
+  Status begin_loading(const Address& from);
+  Status begin_restoring();
   void verify(control::Reply reply);
   void quit(int exit_code);
   void watch_signals();
-  std::string ready_line(const std::string& what) const;
+  void say_ready(const std::string& what) const;
 
   RunOptions options_;
   EventLoop main_{"main"};
@@ -102,7 +109,8 @@ void RunSession::verify(control::Reply reply) {
 
 Status RunSession::set_up() {
   HANDOVER_ASSIGN(vm_, vmm::Vm::create(options_.config));
-  if (options_.qmp.empty()) return {};
+  // Also what loads a file, with or without a socket.
+  if (options_.qmp.empty() && options_.restore.empty()) return {};
   HANDOVER_ASSIGN(control_,
                   control::MachineControl::create(
                       main_, {.qmp_path = options_.qmp,
@@ -112,17 +120,34 @@ Status RunSession::set_up() {
                               .incoming_paused = options_.paused,
                               .quit = [this](int code) { quit(code); },
                               .guest_report = [this]() -> Result<json> { return guest_json(vm_->guest()); },
-                              .verify = [this](control::Reply reply) { verify(std::move(reply)); }}));
+                              .verify = [this](control::Reply reply) { verify(std::move(reply)); },
+                              .vm = vm_.get()}));
   return {};
 }
 
 Status RunSession::begin() {
+  if (!options_.restore.empty()) return begin_restoring();
   if (options_.incoming.empty()) {
     if (options_.paused) return {};
     return vm_->loop().call([&] { return vm_->machine().start(); });
   }
   if (options_.incoming == "defer") return {};
   HANDOVER_ASSIGN(auto from, Address::parse(options_.incoming));
+  return begin_loading(from);
+}
+
+Status RunSession::begin_restoring() {
+  HANDOVER_ASSIGN(const auto from, file_address(options_.restore));
+  vm_->loop().call([&] {
+    vm_->machine().add_observer([this](RunState before, RunState now) {
+      if (before != RunState::inmigrate || (now != RunState::running && now != RunState::paused)) return;
+      main_.post([this, now] { say_ready(fmt::format("{} from {}", to_string(now), options_.restore)); });
+    });
+  });
+  return begin_loading(from);
+}
+
+Status RunSession::begin_loading(const Address& from) {
   std::promise<Result<json>> answered;
   control_->migration().incoming(
       from, true, control::Reply([&](Result<json> answer) { answered.set_value(std::move(answer)); }));
@@ -145,11 +170,12 @@ void RunSession::watch_signals() {
   });
 }
 
-std::string RunSession::ready_line(const std::string& what) const {
+void RunSession::say_ready(const std::string& what) const {
   auto line = fmt::format("{}: {} MiB of RAM, {} device{}", what, options_.config.memory / MiB,
                           options_.config.devices.size(), options_.config.devices.size() == 1 ? "" : "s");
   if (!options_.qmp.empty()) line += fmt::format("; control socket {}", options_.qmp);
-  return line;
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
 }
 
 Result<int> RunSession::run() {
@@ -159,10 +185,11 @@ Result<int> RunSession::run() {
   signals_.emplace(main_.context(), SIGINT, SIGTERM);
   watch_signals();
   HANDOVER_TRY(begin());
-  fmt::print("{}\n", ready_line(!options_.incoming.empty() ? "waiting for a migration"
-                                : options_.paused          ? "paused"
-                                                           : "running"));
-  std::fflush(stdout);
+  // A restored machine says so when it is there.
+  if (options_.restore.empty())
+    say_ready(!options_.incoming.empty() ? "waiting for a migration"
+              : options_.paused          ? "paused"
+                                         : "running");
   main_.run();
   return exit_code_;
 }
@@ -172,9 +199,12 @@ Status complete(RunOptions& options) {
     HANDOVER_ASSIGN(auto device, vmm::parse_device_option(text));
     options.config.devices.push_back(std::move(device));
   }
-  options.config.incoming = !options.incoming.empty();
-  if (options.config.incoming && options.incoming != "defer") HANDOVER_TRY(Address::parse(options.incoming));
-  if (options.config.incoming && options.qmp.empty())
+  options.config.p2p = options.p2p == "on";
+  const bool incoming = !options.incoming.empty();
+  options.config.incoming = incoming || !options.restore.empty();
+  if (incoming && options.incoming != "defer") HANDOVER_TRY(Address::parse(options.incoming));
+  if (!options.restore.empty()) HANDOVER_TRY(file_address(options.restore));
+  if (incoming && options.qmp.empty())
     return fail(Errc::invalid_argument,
                 "--incoming needs --qmp PATH, so that somebody can see how the migration ends");
   return options.config.check();
@@ -207,12 +237,22 @@ void add_run(CLI::App& app, int& exit_code) {
   command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
   command->add_flag("--prealloc", options->config.prealloc,
                     "take all RAM from the host at the start; a destination then loads faster");
-  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME; may be repeated")
+  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME[,slot=N]; may be repeated")
       ->take_all();
-  command->add_option(
+  command
+      ->add_option("--p2p", options->p2p,
+                   "whether devices reach each other's memory by DMA; the same on both sides of a migration. "
+                   "off lets several devices migrate of which one has no P2P state")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  auto* incoming = command->add_option(
       "--incoming", options->incoming,
       "wait for a migration on this address (tcp:HOST:PORT, unix:PATH, fd:N, file:PATH, exec:COMMAND), "
       "or `defer` to wait for migrate-incoming");
+  command
+      ->add_option("--restore", options->restore, "go on from this file, which snapshot or migrate has saved")
+      ->type_name("FILE")
+      ->excludes(incoming);
   command->add_option("--qmp", options->qmp, "control socket to make at this path");
   command->add_flag("-S,--paused", options->paused, "do not start the guest");
   command->add_option("--working-set", guest.working_set, "memory that the guest writes; 0: most of it")

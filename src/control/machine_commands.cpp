@@ -23,6 +23,8 @@ Status check_not_migrating(RunState state, MigrationStatus outgoing) {
                 "x-handover-resolve");
   if (state == RunState::finish_migrate)
     return fail(Errc::state, "a migration is finishing; wait for its end, or cancel it");
+  if (state == RunState::save_vm)
+    return fail(Errc::state, "a snapshot is being saved; wait for its end, or cancel it");
   if (state == RunState::inmigrate) return fail(Errc::state, "this machine waits for an incoming migration");
   return {};
 }

@@ -18,4 +18,8 @@ void add_machine_commands(CommandTable& commands, Machine& machine, const Outgoi
 /// x-handover-resolve and x-handover-report.
 void add_migration_commands(CommandTable& commands, MigrationController& migration);
 
+/// Adds migrate-start-postcopy, migrate-recover and migrate-pause, which say why there is no postcopy
+/// (mission A9).
+void add_postcopy_commands(CommandTable& commands);
+
 }  // namespace handover::control

@@ -2,15 +2,20 @@
 
 #include <mutex>
 
+#include "control/device_commands.h"
 #include "control/json_members.h"
 #include "control/machine_commands.h"
+#include "control/snapshot_commands.h"
 
 namespace handover::control {
 
 using nlohmann::json;
 
 struct MachineControl::Impl {
-  Impl(EventLoop& on, MachineControlOptions with) : loop(on), options(std::move(with)) {}
+  Impl(EventLoop& on, MachineControlOptions with) : loop(on), options(std::move(with)) {
+    if (options.vm)
+      devices.emplace(*options.vm, [this](std::string_view name, json data) { emit(name, std::move(data)); });
+  }
 
   // The server comes after the controller that speaks through it and goes before it.
   void emit(std::string_view name, json data) {
@@ -26,14 +31,20 @@ struct MachineControl::Impl {
       emit("GUEST_PANICKED", {{"action", "pause"}, {"x-handover-reason", options.machine.trouble()}});
   }
 
+  void close(std::function<void()> done) {
+    if (devices) devices->close();
+    controller->close(std::move(done));
+  }
+
   void quit(int exit_code) {
-    controller->close([this, exit_code] { options.quit(exit_code); });
+    close([this, exit_code] { options.quit(exit_code); });
   }
 
   void add_commands(CommandTable& commands);
 
   EventLoop& loop;
   MachineControlOptions options;
+  std::optional<DeviceCommands> devices;
   std::unique_ptr<MigrationController> controller;
   std::mutex mutex;  // guards `server`; held only while an event is queued
   std::unique_ptr<QmpServer> server;
@@ -42,6 +53,9 @@ struct MachineControl::Impl {
 void MachineControl::Impl::add_commands(CommandTable& commands) {
   add_machine_commands(commands, options.machine, controller->outgoing_status());
   add_migration_commands(commands, *controller);
+  add_postcopy_commands(commands);
+  if (devices) devices->add_to(commands, *controller);
+  add_snapshot_commands(commands, *controller);
   commands.add("quit", [this](const json& arguments, const Reply& reply) {
     if (auto known = only_members(arguments, "quit", {}); !known) return reply.done(std::move(known));
     if (*controller->outgoing_status() == MigrationStatus::in_doubt)
@@ -80,8 +94,8 @@ Result<std::unique_ptr<MachineControl>> MachineControl::create(EventLoop& loop,
           .incoming_failed = [raw = impl.get()] { raw->quit(1); }});
   CommandTable commands;
   impl->add_commands(commands);
-  HANDOVER_ASSIGN(auto server, QmpServer::listen(loop, with.qmp_path, std::move(commands)));
-  {
+  if (!with.qmp_path.empty()) {
+    HANDOVER_ASSIGN(auto server, QmpServer::listen(loop, with.qmp_path, std::move(commands)));
     std::lock_guard lock(impl->mutex);
     impl->server = std::move(server);
   }
@@ -124,7 +138,7 @@ void MachineControl::device_lost(const std::string& device, const std::string& r
 }
 
 void MachineControl::close(std::function<void()> done) {
-  impl_->controller->close(std::move(done));
+  impl_->close(std::move(done));
 }
 
 }  // namespace handover::control

@@ -8,11 +8,15 @@
 #include "control/migration_controller.h"
 #include "control/qmp_server.h"
 
+namespace handover::vmm {
+class Vm;
+}
+
 namespace handover::control {
 
 /// What a QMP socket steers: one machine, its migrations, and what its maker wants to be asked.
 struct MachineControlOptions {
-  std::string qmp_path;
+  std::string qmp_path;  ///< empty: no socket; the machine's own process alone steers it
   Machine& machine;
   RamMigration& ram;
   Blockers& blockers;
@@ -24,6 +28,8 @@ struct MachineControlOptions {
   std::function<Result<nlohmann::json>()> guest_report;
   /// x-handover-verify, on the server's loop; absent if empty.  Must not block.
   std::function<void(Reply)> verify;
+  /// Whose devices device_add, device_del and x-handover-query-devices are about; absent if null.
+  vmm::Vm* vm = nullptr;
 };
 
 /// A machine with its QMP socket: server, commands, migrations and run-state events.

@@ -53,31 +53,28 @@ std::function<void(MigrationStatus)> MigrationController::status_observer(
   };
 }
 
-Status MigrationController::check_may_migrate() const {
+Status MigrationController::check_may_leave(RunState through) const {
   if (source_ && source_->status() == MigrationStatus::in_doubt)
     return fail(Errc::state,
                 "the last migration is in doubt: find out whether the machine runs at its destination, then "
                 "settle it with x-handover-resolve");
   if (source_ && !is_final(source_->status()))
-    return fail(Errc::state, "a migration is under way already (status {}); wait for its end, or cancel it",
-                to_string(source_->status()));
+    return fail(Errc::state, "a {} is under way already (status {}); wait for its end, or cancel it",
+                snapshot_.empty() ? "migration" : "snapshot", to_string(source_->status()));
   const auto state = machine_.state();
   if (state == RunState::inmigrate)
     return fail(Errc::state, "this machine waits for an incoming migration itself and has nothing to send");
   if (state == RunState::postmigrate)
     return fail(Errc::state, "this machine has been given up to a destination; it must not leave twice");
-  if (!run_state_arc_exists(state, RunState::finish_migrate)) {
+  if (!run_state_arc_exists(state, through)) {
     const auto trouble = machine_.trouble();
-    return fail(Errc::state, "a machine in run state {} cannot migrate{}{}", to_string(state),
-                trouble.empty() ? "" : ": ", trouble);
+    return fail(Errc::state, "a machine in run state {} cannot {}{}{}", to_string(state),
+                through == RunState::save_vm ? "be saved" : "migrate", trouble.empty() ? "" : ": ", trouble);
   }
   return blockers_.check();
 }
 
-Status MigrationController::start_outgoing(Address to) {
-  HANDOVER_TRY(check_may_migrate());
-  source_.reset();
-  *outgoing_ = MigrationStatus::none;
+Source::Options MigrationController::source_options() {
   Source::Options options;
   options.parameters = parameters_;
   options.capabilities = capabilities_;
@@ -85,9 +82,39 @@ Status MigrationController::start_outgoing(Address to) {
                                       [current = outgoing_](MigrationStatus status) { *current = status; });
   if (capabilities_.events && options_.emit)
     options.on_pass = [this](std::uint64_t pass) { options_.emit("MIGRATION_PASS", {{"pass", pass}}); };
-  source_ = std::make_unique<Source>(machine_, &ram_, std::move(options));
+  return options;
+}
+
+Status MigrationController::start_outgoing(Address to) {
+  HANDOVER_TRY(check_may_leave(RunState::finish_migrate));
+  source_.reset();
+  snapshot_.clear();
+  *outgoing_ = MigrationStatus::none;
+  source_ = std::make_unique<Source>(machine_, &ram_, source_options());
   source_->start(std::move(to));
   return {};
+}
+
+Status MigrationController::start_snapshot(const SnapshotRequest& request) {
+  HANDOVER_TRY(check_may_leave(RunState::save_vm));
+  source_.reset();
+  snapshot_ = request.plan.path;
+  *outgoing_ = MigrationStatus::none;
+  auto options = source_options();
+  options.capabilities.mapped_ram = request.mapped_ram.value_or(capabilities_.mapped_ram);
+  options.parameters.direct_io = request.direct_io.value_or(parameters_.direct_io);
+  source_ = std::make_unique<Source>(machine_, &ram_, std::move(options));
+  source_->start(request.plan);
+  return {};
+}
+
+void MigrationController::snapshot(SnapshotRequest request, Reply reply) {
+  act(std::move(reply), [this, request = std::move(request)] { return start_snapshot(request); });
+}
+
+json MigrationController::with_snapshot(json object) const {
+  if (!snapshot_.empty()) object["x-handover-snapshot"] = snapshot_;
+  return object;
 }
 
 void MigrationController::migrate(Address to, Reply reply) {
@@ -110,6 +137,7 @@ Status MigrationController::start_incoming(const Address& from, bool exit_on_err
   options.capabilities = capabilities_;
   options.parameters = parameters_;
   options.start_paused = options_.incoming_paused;
+  if (from.kind == Address::Kind::file) options.what = "loading " + from.to_string();
   options.on_status = status_observer(capabilities_.events, [this, exit_on_error](MigrationStatus status) {
     if (status == MigrationStatus::failed && exit_on_error && options_.incoming_failed)
       options_.incoming_failed();
@@ -177,7 +205,7 @@ void MigrationController::query(Reply reply) {
   answer(std::move(reply), [this]() -> Result<json> {
     auto object = json::object();
     if (source_)
-      object = query_migrate(source_->statistics());
+      object = with_snapshot(query_migrate(source_->statistics()));
     else if (destination_)
       object = query_incoming(destination_->status(), destination_->error(), listening_);
     if (const auto reasons = blockers_.reasons(); !reasons.empty()) object["blocked-reasons"] = reasons;
@@ -188,7 +216,36 @@ void MigrationController::query(Reply reply) {
 void MigrationController::report(Reply reply) {
   answer(std::move(reply), [this]() -> Result<json> {
     if (!source_) return fail(Errc::state, "no migration has left from here, so there is nothing to report");
-    return full_report(source_->statistics());
+    return with_snapshot(full_report(source_->statistics()));
+  });
+}
+
+std::string MigrationController::under_way() const {
+  if (source_ && source_->status() == MigrationStatus::in_doubt)
+    return "the last migration is in doubt; settle it with x-handover-resolve";
+  if (source_ && !is_final(source_->status()))
+    return fmt::format("a migration is under way (status {}); wait for its end, or cancel it",
+                       to_string(source_->status()));
+  if (destination_ && !is_final(destination_->status()))
+    return "this machine waits for an incoming migration already; start it with --incoming defer, and give "
+           "the "
+           "address when it is complete";
+  return {};
+}
+
+void MigrationController::between_migrations(std::string what, Reply reply,
+                                             std::function<Result<json>()> work) {
+  answer(std::move(reply), [this, what = std::move(what), work = std::move(work)]() -> Result<json> {
+    if (const auto busy = under_way(); !busy.empty())
+      return fail(Errc::state, "cannot {} now: {}", what, busy);
+    return work();
+  });
+}
+
+void MigrationController::beside_migrations(
+    Reply reply, std::function<Result<json>(bool idle, const Statistics& outgoing)> work) {
+  answer(std::move(reply), [this, work = std::move(work)] {
+    return work(under_way().empty(), source_ ? source_->statistics() : Statistics{});
   });
 }
 

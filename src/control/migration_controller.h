@@ -19,6 +19,13 @@
 
 namespace handover::control {
 
+/// A snapshot as it was asked for; what is not said follows the machine's settings.
+struct SnapshotRequest {
+  SnapshotPlan plan;
+  std::optional<bool> mapped_ram;
+  std::optional<bool> direct_io;
+};
+
 /// A machine's migrations as a person sees them: the settings, the one that is under way or was the last, and
 /// the rules of what may be started when.
 ///
@@ -43,6 +50,8 @@ class MigrationController {
 
   /// Answered when the migration has started, or was refused.
   void migrate(Address to, Reply reply);
+  /// Answered when the machine is about to be saved, or that was refused.
+  void snapshot(SnapshotRequest request, Reply reply);
   /// Answered when somebody may connect.
   void incoming(const Address& from, bool exit_on_error, Reply reply);
   /// Succeeds also when nothing is under way.
@@ -59,14 +68,28 @@ class MigrationController {
   /// All figures of the outgoing migration.
   void report(Reply reply);
 
+  /// Runs `work` on the controller's thread while no migration is under way; none starts before it is done.
+  /// Refused while one is; `what` says in the refusal what cannot be done.
+  void between_migrations(std::string what, Reply reply, std::function<Result<nlohmann::json>()> work);
+  /// Runs `work` there in any case.  `idle`: no migration is under way; `outgoing`: figures of the last one
+  /// that left from here.
+  void beside_migrations(Reply reply,
+                         std::function<Result<nlohmann::json>(bool idle, const Statistics& outgoing)> work);
+
   /// The status of the outgoing migration, for threads that may outlive the controller.
   std::shared_ptr<const std::atomic<MigrationStatus>> outgoing_status() const { return outgoing_; }
   /// Ends whatever is under way and calls `done` on the controller's thread; what is asked later is refused.
   void close(std::function<void()> done);
 
  private:
-  Status check_may_migrate() const;
+  /// What is under way, in words; empty if nothing is.
+  std::string under_way() const;
+  /// `through`: the run state in which it would be saved.
+  Status check_may_leave(RunState through) const;
+  Source::Options source_options();
   Status start_outgoing(Address to);
+  Status start_snapshot(const SnapshotRequest& request);
+  nlohmann::json with_snapshot(nlohmann::json object) const;
   Status start_incoming(const Address& from, bool exit_on_error);
   Status cancel_now();
   std::function<void(MigrationStatus)> status_observer(bool events,
@@ -83,6 +106,7 @@ class MigrationController {
   Parameters parameters_;
   Capabilities capabilities_;
   std::unique_ptr<Source> source_;
+  std::string snapshot_;  // the file, if source_ saves one
   std::unique_ptr<Destination> destination_;
   std::optional<Address> listening_;
   bool closed_ = false;

@@ -84,6 +84,17 @@ Status Machine::check_listeners() {
   return {};
 }
 
+Status Machine::at_safe_point(const std::function<Status()>& work) {
+  if (!running()) return work();
+  HANDOVER_TRACE(machine_vcpus_pause);
+  for (auto* vcpu : vcpus_)
+    vcpu->pause();
+  auto done = work();
+  for (auto* vcpu : vcpus_)
+    vcpu->resume();
+  return done;
+}
+
 void Machine::add_vcpu(Vcpu& vcpu) {
   vcpus_.push_back(&vcpu);
   vcpu.on_panic([this, name = vcpu.name(), alive = std::weak_ptr(alive_)](std::string reason) {
@@ -160,7 +171,7 @@ void Machine::panicked(const std::string& who, const std::string& reason) {
   note_trouble(fmt::format("{}: {}", who, reason));
   log::error("guest panicked on {}: {}", who, reason);
   const auto now = state();
-  if (now != RunState::running && now != RunState::finish_migrate) return;
+  if (now != RunState::running && now != RunState::finish_migrate && now != RunState::save_vm) return;
   if (auto stopped = stop(RunState::guest_panicked); !stopped)
     log::error("stopping after the guest's panic: {}", stopped.error().to_string());
 }

@@ -63,6 +63,7 @@ constexpr RunStateArc kArcs[] = {
 
     {RunState::save_vm, RunState::running},
     {RunState::save_vm, RunState::paused},
+    {RunState::save_vm, RunState::guest_panicked},
     {RunState::save_vm, RunState::internal_error},
     {RunState::save_vm, RunState::shutdown},
 

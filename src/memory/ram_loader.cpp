@@ -11,6 +11,7 @@
 #include "handover/memory/zero_page.h"
 #include "handover/stream/format.h"
 #include "memory/backed_pages.h"
+#include "memory/mapped_ram_layout.h"
 
 namespace handover {
 namespace {
@@ -75,6 +76,7 @@ RamLoader::RamLoader(GuestMemory& memory, RamProgress& progress, std::function<S
 
 Status RamLoader::load(StreamReader& in) {
   loaded_ = {};
+  passed_over_ = 0;
   const std::uint64_t start = in.offset();
   Word word;
   for (;;) {
@@ -91,7 +93,7 @@ Status RamLoader::load(StreamReader& in) {
   if (word.address() != 0)
     return fail(Errc::protocol, "end-of-section word {:#x} at stream offset {} has an address", word.value,
                 word.at);
-  loaded_.bytes = in.offset() - start;
+  loaded_.bytes += in.offset() - start - passed_over_;
   progress_.count(loaded_);
   HANDOVER_TRACE(ram_load, loaded_.bytes, loaded_.normal_pages, loaded_.zero_pages);
   return {};
@@ -101,8 +103,12 @@ Status RamLoader::load_block_list(StreamReader& in, const Word& word) {
   if (have_list_) return fail(Errc::protocol, "a second list of RAM blocks at stream offset {}", word.at);
   const std::uint64_t total = word.address();
   std::uint64_t sum = 0;
+  if (mapped_ram_) {
+    HANDOVER_ASSIGN(mapped_reader_, MappedRamReader::create(in, *mapped_ram_));
+  }
   while (sum < total)
     HANDOVER_TRY(load_block_entry(in, total, sum));
+  if (mapped_reader_) HANDOVER_TRY(mapped_reader_->finish());
   have_list_ = true;
   return {};
 }
@@ -129,11 +135,24 @@ Status RamLoader::load_block_entry(StreamReader& in, std::uint64_t total, std::u
     return fail(Errc::protocol, "RAM blocks up to `{}` (stream offset {}) are more than the announced {}",
                 name, at, size_text(total, false));
   sum += length;
+  return mapped_reader_ ? load_mapped_block(in, *block->ram) : Status{};
+}
+
+Status RamLoader::load_mapped_block(StreamReader& in, RamBlock& ram) {
+  HANDOVER_ASSIGN(const auto counts, mapped_reader_->load_block(in, ram));
+  loaded_.normal_pages += counts.normal_pages;
+  loaded_.zero_pages += counts.zero_pages;
+  loaded_.bytes += mapped_ram::bitmap_bytes(ram.pages()) + counts.normal_pages * kPageSize;
+  passed_over_ += counts.passed_over;
   return {};
 }
 
 Status RamLoader::load_page_record(StreamReader& in, const Word& word) {
   const std::uint64_t kind = word.flags() & ~ram::kContinue;
+  if (mapped_ram_)
+    return fail(Errc::protocol,
+                "RAM word {:#x} at stream offset {}: in a mapped-ram file pages are not in the stream",
+                word.value, word.at);
   if (kind != ram::kPage && kind != ram::kZero) return refuse_kind(word.at, word.flags());
   if (!have_list_)
     return fail(Errc::protocol, "a page before the list of RAM blocks, at stream offset {}", word.at);

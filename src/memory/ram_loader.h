@@ -3,12 +3,14 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "handover/memory/guest_memory.h"
 #include "handover/stream/multifd.h"
 #include "handover/stream/stream_reader.h"
+#include "memory/mapped_ram_reader.h"
 #include "memory/ram_progress.h"
 
 namespace handover {
@@ -21,6 +23,8 @@ class RamLoader {
   /// empty: there are no channels.
   RamLoader(GuestMemory& memory, RamProgress& progress, std::function<Status()> barrier);
 
+  /// The pages are not in the stream but in its file (capability mapped-ram).  Before the first load().
+  void expect_mapped_ram(MappedRamReader::Options options) { mapped_ram_ = std::move(options); }
   /// The body of one section, up to its EOS word.
   Status load(StreamReader& in);
   /// The pages of a packet; their content follows in `in`.  Any thread, with pages that no other thread has
@@ -45,6 +49,7 @@ class RamLoader {
 
   Status load_block_list(StreamReader& in, const Word& word);
   Status load_block_entry(StreamReader& in, std::uint64_t total, std::uint64_t& sum);
+  Status load_mapped_block(StreamReader& in, RamBlock& ram);
   Status load_page_record(StreamReader& in, const Word& word);
   Status choose_block(StreamReader& in, const Word& word);
   Status load_zero(StreamReader& in, std::uint64_t page);
@@ -61,6 +66,9 @@ class RamLoader {
   std::atomic<bool> have_list_{false};  // what it stands for is fixed then
   Block* current_ = nullptr;            // of the last page record; outlives the section
   ItemCounters loaded_;                 // of the present section
+  std::optional<MappedRamReader::Options> mapped_ram_;
+  std::unique_ptr<MappedRamReader> mapped_reader_;
+  std::uint64_t passed_over_ = 0;  // bytes of the present section that are no stream
 };
 
 }  // namespace handover

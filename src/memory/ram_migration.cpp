@@ -23,9 +23,10 @@ void RamMigration::remove_dirty_source(DirtySource& source) {
   std::erase(sources_, &source);
 }
 
-Status RamMigration::save_setup(StreamWriter& out, const SaveOptions&) {
+Status RamMigration::save_setup(StreamWriter& out, const SaveOptions& options) {
   progress_->reset();
-  saver_ = std::make_unique<RamSaver>(memory_, sources_, *progress_, sink_);
+  const std::span<DirtySource* const> nobody;
+  saver_ = std::make_unique<RamSaver>(memory_, options.stopped ? nobody : sources_, *progress_, sink_);
   return saver_->setup(out);
 }
 
@@ -49,9 +50,12 @@ Status RamMigration::save_complete(StreamWriter& out) {
   return half->complete(out);
 }
 
-Status RamMigration::load_setup(const LoadOptions&) {
+Status RamMigration::load_setup(const LoadOptions& options) {
   progress_->reset();
   loader_ = std::make_unique<RamLoader>(memory_, *progress_, barrier_);
+  if (options.mapped_ram)
+    loader_->expect_mapped_ram(
+        {.threads = options.file_threads, .direct_io = options.direct_io, .cancel = options.cancel});
   return {};
 }
 

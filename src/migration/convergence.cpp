@@ -29,7 +29,8 @@ void Convergence::sent(std::size_t item, std::uint64_t bytes, Seconds busy) {
 }
 
 void Convergence::loaded(std::size_t item, std::uint64_t bytes, Seconds busy) {
-  if (bytes > 0 && busy > Seconds{0}) slot(item).load_rate = static_cast<double>(bytes) / busy.count();
+  if (bytes >= kTooFewLoaded && busy > Seconds{0})
+    slot(item).load_rate = static_cast<double>(bytes) / busy.count();
 }
 
 void Convergence::settle() {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "handover/base/units.h"
 #include "handover/migration/parameters.h"
 #include "handover/stream/migratable.h"
 
@@ -27,6 +28,8 @@ class Convergence {
   using Seconds = std::chrono::duration<double>;
   /// A rate is measured anew whenever an item has been sending for this long.
   static constexpr Seconds kWindow{0.1};
+  /// So few bytes loaded say nothing about a rate: they took what any call takes.
+  static constexpr std::uint64_t kTooFewLoaded = 64 * KiB;
 
   /// `bytes` of an item went out in `busy` time; waiting for the rate limit does not count, because at the
   /// switchover there is no limit.

@@ -62,8 +62,10 @@ void Destination::Impl::run() {
 
 Status Destination::Impl::load() {
   set_status(MigrationStatus::active);
-  HANDOVER_TRY(read_start_of_stream());
-  return read_records();
+  auto read = read_start_of_stream();
+  if (read) read = read_records();
+  if (!read) return std::unexpected(explain_end(std::move(read).error()));
+  return {};
 }
 
 Status Destination::Impl::pass_point(bool& flag) {
@@ -88,7 +90,7 @@ void Destination::Impl::fail_load(const Error& why) {
     error = sentence;
     shut_on_cancel = nullptr;
   }
-  if (!was_cancelled) log::error("the incoming migration failed: {}", sentence);
+  if (!was_cancelled) log::error("{} failed: {}", options.what, sentence);
   if (channel) channel->shutdown();
   const bool items_touched = loading_begun;
   cleanup();

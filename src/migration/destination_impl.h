@@ -39,6 +39,8 @@ struct Destination::Impl {
   Status read_opening_section(stream::Record kind);
   Status read_later_section(stream::Record kind);
   Status obey_command();
+  /// Says what a stream that ended too early does not have (torn_stream.cpp).
+  Error explain_end(Error why) const;
   Status finish_loading();
   void reply(stream::Reply type, std::uint32_t value);
 
@@ -46,6 +48,7 @@ struct Destination::Impl {
   Status begin_loading();
   Status begin_multifd();
   LoadOptions options_for(Migratable& item);
+  std::uint64_t room_for(const Migratable& item) const;
   void report(const Migratable& item, const LoadProgress& progress);
   Status finish_items();
   /// A thread beside the load thread has failed.  Any thread.
@@ -71,6 +74,7 @@ struct Destination::Impl {
   std::map<const Migratable*, std::uint32_t> id_of;  // complete before threads of items read it
   std::set<const Migratable*> ended;                 // END has been read
   std::set<const Migratable*> stated;                // FULL has been read
+  bool mapped_ram = false;                           // pages are not in the stream but in its file
   bool return_path_open = false;
   bool progress_asked = false;
   bool loading_begun = false;

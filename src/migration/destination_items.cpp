@@ -1,5 +1,6 @@
 // What the destination does for its items beside reading their sections: channels, threads, progress.
 
+#include <algorithm>
 #include <thread>
 #include <vector>
 
@@ -13,6 +14,7 @@ Status Destination::Impl::begin_loading() {
   if (plan.multifd() > 0) HANDOVER_TRY(begin_multifd());
   for (auto* item : machine.migratables())
     HANDOVER_TRY(item->load_setup(options_for(*item)));
+  if (multifd) multifd->items_ready();
   return {};
 }
 
@@ -38,8 +40,11 @@ Status Destination::Impl::begin_multifd() {
 LoadOptions Destination::Impl::options_for(Migratable& item) {
   LoadOptions with;
   with.cancel = giving_up.token();
+  with.mapped_ram = mapped_ram;
+  if (options.capabilities.multifd) with.file_threads = options.parameters.multifd_channels;
+  with.direct_io = options.parameters.direct_io;
   with.parallel = plan.multifd() > 0;
-  with.max_queued = options.parameters.max_queued_buffers_size;
+  with.max_queued = room_for(item);
   if (return_path_open) with.approve_switchover = [this] { reply(stream::Reply::switchover_ack, 0); };
   with.report = [this, &item](const LoadProgress& progress) { report(item, progress); };
   with.failed = [this](const Error& why) { note_failure(why); };
@@ -49,7 +54,13 @@ LoadOptions Destination::Impl::options_for(Migratable& item) {
 void Destination::Impl::report(const Migratable& item, const LoadProgress& progress) {
   if (!replies || !progress_asked) return;
   if (const auto id = id_of.find(&item); id != id_of.end())
-    replies->progress(id->second, progress, options.parameters.max_queued_buffers_size);
+    replies->progress(id->second, progress, room_for(item));
+}
+
+// However little was granted, the next packet must fit while one is loaded.
+std::uint64_t Destination::Impl::room_for(const Migratable& item) const {
+  return std::max<std::uint64_t>(options.parameters.max_queued_buffers_size,
+                                 2 * Packet{nullptr, item.largest_packet()}.charge());
 }
 
 void Destination::Impl::note_failure(const Error& why) {

@@ -1,5 +1,6 @@
 // What the destination reads around the bodies of the items.
 
+#include "handover/base/log.h"
 #include "handover/base/trace.h"
 #include "handover/migration/protocol.h"
 #include "handover/stream/command.h"
@@ -16,6 +17,13 @@ Status Destination::Impl::read_start_of_stream() {
   if (configuration.machine != kMachineName)
     return fail(Errc::mismatch, "the stream is of a machine `{}`, this is a `{}`", configuration.machine,
                 kMachineName);
+  for (const auto& name : configuration.capabilities)
+    if (name != "mapped-ram")
+      return fail(Errc::unsupported, "the stream was written with `{}`, which cannot be loaded here", name);
+  // What the file says counts; nobody needs to set the capability here as well.
+  mapped_ram = configuration.has_capability("mapped-ram");
+  log::info("{} has {}", channel->name(),
+            mapped_ram ? "every page at a place of its own (mapped-ram)" : "its pages in the stream");
   return {};
 }
 

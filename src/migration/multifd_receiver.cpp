@@ -57,7 +57,12 @@ Status MultifdReceiver::load(StreamReader& in) {
     if (end) return {};
     HANDOVER_ASSIGN(auto packet, multifd::read_packet(in));
     if (const auto* state = std::get_if<multifd::DevicePacket>(&packet)) {
-      // The items are ready once the main channel has begun; the first synchronisation point stands for that.
+      // The items are ready once the main channel has begun.  RAM's first synchronisation point stands for
+      // that; without RAM there is none.
+      if (!synchronised && !sinks_.ram) {
+        HANDOVER_TRY(wait_for_items());
+        synchronised = true;
+      }
       if (!synchronised) return fail(Errc::protocol, "device state before the first synchronisation point");
       HANDOVER_TRY(load_state(*state, in));
       continue;
@@ -87,6 +92,20 @@ Status MultifdReceiver::load_state(const multifd::DevicePacket& packet, StreamRe
   Packet content{std::make_unique_for_overwrite<std::byte[]>(packet.size), packet.size};
   HANDOVER_TRY(in.bytes({content.bytes.get(), content.size}));
   return item->load_packet(std::move(content));
+}
+
+void MultifdReceiver::items_ready() {
+  {
+    std::lock_guard lock(mutex_);
+    ready_ = true;
+  }
+  changed_.notify_all();
+}
+
+Status MultifdReceiver::wait_for_items() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return ready_ || failure_ || stopping_; });
+  return ready_ ? Status{} : fail(Errc::cancelled, "the load was given up");
 }
 
 Status MultifdReceiver::wait_at_sync() {

@@ -42,6 +42,9 @@ class MultifdReceiver {
 
   /// Load thread: waits until every channel is at its next synchronisation point, then lets all go on.
   Status barrier(const CancelToken& cancel);
+  /// Load thread: every item can take packets now.  A machine without RAM has no synchronisation points, so
+  /// its packets wait for this.
+  void items_ready();
   void shutdown();
 
  private:
@@ -49,6 +52,7 @@ class MultifdReceiver {
   Status load(StreamReader& in);
   Status load_state(const stream::multifd::DevicePacket& packet, StreamReader& in);
   Status wait_at_sync();
+  Status wait_for_items();
 
   const Sinks sinks_;
   std::vector<Lane> lanes_;
@@ -59,6 +63,7 @@ class MultifdReceiver {
   std::uint64_t passed_ = 0;  // synchronisation points
   std::optional<Error> failure_;
   bool stopping_ = false;
+  bool ready_ = false;  // items_ready() was called
   std::vector<std::thread> threads_;
 };
 

@@ -80,10 +80,14 @@ Status ReturnPathListener::wait_for_room(std::uint32_t section, std::uint64_t se
     if (shut_ || failure_) return true;
     const auto& there = progress_[section];
     const auto waiting = sent - std::min(sent, there.packet_charge);
-    return there.room > 0 && range_fits(waiting, bytes, there.room);
+    return there.room > 0 && (bytes > there.room || range_fits(waiting, bytes, there.room));
   });
   HANDOVER_TRY(cancel.check());
-  return check_locked();
+  HANDOVER_TRY(check_locked());
+  if (bytes > progress_[section].room)
+    return fail(Errc::limit, "the destination takes packets of {} bytes and this one has {}",
+                progress_[section].room, bytes);
+  return {};
 }
 
 Status ReturnPathListener::check() const {

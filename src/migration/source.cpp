@@ -44,9 +44,10 @@ Status Source::Impl::open_channels(const Open& open) {
     shut_on_cancel = channel.get();
   }
   HANDOVER_TRY(cancel.token().check());
-  if (!options.capabilities.multifd) return {};
+  if (!wants_multifd()) return {};
   if (!channel->two_way())
-    return fail(Errc::unsupported, "multifd needs a socket (tcp:HOST:PORT or unix:PATH), not {}",
+    return fail(Errc::unsupported,
+                "multifd needs a socket (tcp:HOST:PORT or unix:PATH), or `mapped-ram` in a file, not {}",
                 channel->name());
   const auto count = current_parameters().multifd_channels;
   std::vector<std::unique_ptr<Channel>> channels;
@@ -71,6 +72,7 @@ void Source::Impl::run(const Open& open) {
     HANDOVER_TRY(open_channels(open));
     writer = std::make_unique<StreamWriter>(*channel);
     HANDOVER_TRY(setup());
+    if (snapshot) return save_snapshot();
     HANDOVER_TRY(iterate());
     HANDOVER_TRY(switch_over());
     return commit();
@@ -158,7 +160,9 @@ Status Source::cancel() {
                   "settle it with `handover resolve`");
     if (is_final(status) || status == MigrationStatus::none) return {};
     if (impl_->committed)
-      return fail(Errc::state, "too late to cancel: the machine has been given up to the destination");
+      return fail(
+          Errc::state, "too late to cancel: {}",
+          impl_->snapshot ? "the snapshot is whole" : "the machine has been given up to the destination");
     impl_->cancel.cancel("cancelled by request");
   }
   impl_->shut_channels();

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "handover/base/rate_limiter.h"
+#include "handover/memory/mapped_ram_file.h"
 #include "handover/migration/protocol.h"
 #include "handover/migration/source.h"
 #include "handover/stream/vmdescription.h"
@@ -15,6 +16,7 @@
 #include "migration/multifd_sender.h"
 #include "migration/parallel_saver.h"
 #include "migration/return_path_listener.h"
+#include "migration/snapshot_file.h"
 
 namespace handover {
 
@@ -45,7 +47,6 @@ struct Source::Impl {
   Status switch_over();
   Status commit();
   Status commit_to_peer();
-  Status commit_to_file();
   void back_out(Error why);
   void enter_doubt(std::string why);
   void finish(MigrationStatus final_status);
@@ -68,6 +69,21 @@ struct Source::Impl {
   Status give_up();
   Status check_alive() const;
 
+  // source_file.cpp
+  stream::Configuration configuration() const;
+  bool wants_mapped_ram() const;
+  /// Over connections of its own; a file with a place for every page has several writers instead.
+  bool wants_multifd() const;
+  Status open_page_file();
+  Status commit_to_file();
+
+  // snapshot.cpp
+  Status stand_still();
+  Status save_snapshot();
+  Status save_memory(const Entry& memory);
+  Status publish_snapshot();
+  static double ms_since(Clock::time_point start);
+
   // source_sections.cpp
   void number_sections();
   Status write_early();
@@ -78,6 +94,7 @@ struct Source::Impl {
   Status write_section(stream::Record kind, const Entry& entry, Phase phase,
                        const std::function<Status()>& body);
   Status write_state(const Entry& entry, Phase phase);
+  std::uint64_t sent_by(const Entry& entry) const;
   void account(const Entry& entry, Phase phase, std::uint64_t bytes);
 
   void set_status(MigrationStatus to);
@@ -107,9 +124,12 @@ struct Source::Impl {
   Clock::time_point stopped{};
   std::unique_ptr<Channel> channel;
   std::unique_ptr<StreamWriter> writer;
-  std::unique_ptr<MultifdSender> multifd;  // null: everything goes over the main channel
+  std::unique_ptr<MultifdSender> multifd;       // null: everything goes over the main channel
+  std::unique_ptr<MappedRamFile> mapped_ram;    // null: pages go into the stream
+  std::optional<SnapshotPlan> snapshot;         // the machine is saved, not given away
+  std::unique_ptr<SnapshotFile> snapshot_file;  // until it has its name
   std::unique_ptr<ReturnPathListener> answers;
-  stream::VmdescriptionBuilder vmdescription{{.machine = std::string(kMachineName)}};
+  stream::VmdescriptionBuilder vmdescription{configuration()};
 
   mutable std::mutex mutex;
   std::condition_variable_any changed;

@@ -49,8 +49,9 @@ Status Source::Impl::setup() {
   note([&](Statistics& all) { all.remaining = ram ? machine.memory().size() : 0; });
   for (const auto& entry : entries)
     HANDOVER_TRY(entry.item->prepare());
+  if (snapshot) HANDOVER_TRY(stand_still());
 
-  stream::write_header(*writer, {.machine = std::string(kMachineName)});
+  stream::write_header(*writer, configuration());
   if (options.capabilities.return_path && channel->two_way()) {
     stream::write_command(*writer, stream::Command::open_return_path);
     stream::write_ping(*writer, kPingOpened);
@@ -60,7 +61,9 @@ Status Source::Impl::setup() {
   }
   // Without answers nobody would say how much may wait.
   save_options = {.parallel = multifd && answers,
-                  .switchover_ack = options.capabilities.switchover_ack && answers};
+                  .switchover_ack = options.capabilities.switchover_ack && answers,
+                  .stopped = snapshot.has_value()};
+  HANDOVER_TRY(open_page_file());
   if (ram && multifd) ram->set_page_sink(multifd.get());
   if (save_options.parallel)
     for (const auto& entry : entries)
@@ -129,14 +132,14 @@ Result<Iterated> Source::Impl::write_part(const Entry& entry, std::uint64_t most
   HANDOVER_TRY(check_alive());
   HANDOVER_TRY(limiter.wait(cancel.token()));
   const auto begin = Clock::now();
-  const auto before = entry.item == ram ? transferred() : writer->position();
+  const auto before = sent_by(entry);
   stream::write_section_header(*writer, {.kind = stream::Record::section_part, .id = entry.id});
   HANDOVER_ASSIGN_CONTEXT(auto outcome,
                           entry.item->save_iterate(*writer, {.bytes = most, .cancel = cancel.token()}),
                           "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->flush());
-  const auto bytes = (entry.item == ram ? transferred() : writer->position()) - before;
+  const auto bytes = sent_by(entry) - before;
   limiter.count(bytes);
   convergence.sent(entry.id, bytes, Clock::now() - begin);
   account(entry, Phase::precopy, bytes);
@@ -153,11 +156,12 @@ Result<Source::Impl::Quiet> Source::Impl::pass() {
     if (!entry.item->is_live()) continue;
     // A turn is the same number of bytes for everybody, so that a device keeps up with RAM and yet cannot
     // hold up the others (mission C2).
-    const auto end = writer->position() + most;
+    auto now = sent_by(entry);
+    const auto end = now + most;
     auto outcome = Iterated::more;
-    while (outcome == Iterated::more && writer->position() < end) {
-      HANDOVER_ASSIGN(outcome, write_part(entry, end - writer->position()));
-      // Its pages do not move the writer, and it hands over a whole turn at once.
+    for (; outcome == Iterated::more && now < end; now = sent_by(entry)) {
+      HANDOVER_ASSIGN(outcome, write_part(entry, end - now));
+      // Its pages are counted when they are out, and it hands over a whole turn at once.
       if (entry.item == ram && multifd) break;
     }
     if (outcome == Iterated::more) {
@@ -173,6 +177,7 @@ Status Source::Impl::iterate() {
   set_status(MigrationStatus::active);
   for (;;) {
     HANDOVER_TRY(check_alive());
+    HANDOVER_TRY(acks_outstanding());
     HANDOVER_ASSIGN(const auto quiet, pass());
     if (quiet.all) convergence.settle();
     HANDOVER_TRY(ask_pending(false));
@@ -280,20 +285,6 @@ Status Source::Impl::commit() {
   return has_peer ? commit_to_peer() : commit_to_file();
 }
 
-Status Source::Impl::commit_to_file() {
-  // Nobody runs from a file by itself: until it is durable, everything can be taken back.
-  HANDOVER_TRY(write_end_mark());
-  HANDOVER_TRY_CONTEXT(channel->commit(), "making {} durable", channel->name());
-  {
-    std::lock_guard lock(mutex);
-    HANDOVER_TRY(cancel.token().check());
-    committed = true;
-  }
-  if (auto given = give_up(); !given) log::error("after the save: {}", given.error().to_string());
-  finish(MigrationStatus::completed);
-  return {};
-}
-
 Status Source::Impl::commit_to_peer() {
   Laps laps(Clock::now());
   {
@@ -369,6 +360,7 @@ void Source::Impl::finish(MigrationStatus final_status) {
   });
   cleanup_items();
   answers.reset();
+  mapped_ram.reset();
   multifd.reset();
   channel.reset();
   set_status(final_status);
@@ -389,7 +381,7 @@ void Source::Impl::back_out(Error why) {
   if (have_stopped_machine) {
     auto back = machine.loop().call([&]() -> Status {
       // A guest that panicked, or a machine that a failing device brought down, stays as it is.
-      if (machine.state() != RunState::finish_migrate) return {};
+      if (machine.state() != (snapshot ? RunState::save_vm : RunState::finish_migrate)) return {};
       return state_before == RunState::running ? machine.start() : machine.set_stopped_state(state_before);
     });
     if (!back) {
@@ -401,8 +393,11 @@ void Source::Impl::back_out(Error why) {
   // Whether or not it was stopped: the machine does not run on with a device that cannot.
   if (auto fit = machine.loop().call([&] { return machine.check_listeners(); }); !fit)
     note([&](Statistics& all) { all.error += "; and then the machine stopped: " + fit.error().to_string(); });
+  mapped_ram.reset();
   multifd.reset();
+  if (channel) channel->discard();
   channel.reset();
+  snapshot_file.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }
 

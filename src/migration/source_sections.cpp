@@ -9,7 +9,7 @@ namespace handover {
 
 void Source::Impl::number_sections() {
   std::uint32_t id = 0;
-  if (options.capabilities.multifd) entries.push_back({&plan, id++});
+  if (wants_multifd()) entries.push_back({&plan, id++});
   for (auto* item : machine.migratables())
     entries.push_back({item, id++});
   entries.push_back({&global_state, id});  // the last section, as QEMU writes it
@@ -35,7 +35,10 @@ void Source::Impl::account(const Entry& entry, Phase phase, std::uint64_t bytes)
 
 Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phase phase,
                                    const std::function<Status()>& body) {
-  const auto before = writer->position();
+  // Pages may go beside the stream; START moves none, and begins the count anew.
+  const bool counted = entry.item == ram && kind != stream::Record::section_start;
+  const auto sent = [&] { return counted ? ram->counters().bytes : writer->position(); };
+  const auto before = sent();
   stream::write_section_header(*writer, {.kind = kind,
                                          .id = entry.id,
                                          .name = entry.item->section_name(),
@@ -44,7 +47,7 @@ Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phas
   HANDOVER_TRY_CONTEXT(body(), "saving {}", entry.item->display_name());
   stream::write_section_footer(*writer, entry.id);
   HANDOVER_TRY(writer->status());
-  account(entry, phase, writer->position() - before);
+  account(entry, phase, sent() - before);
   return {};
 }
 
@@ -93,7 +96,13 @@ Status Source::Impl::write_states() {
 }
 
 std::uint64_t Source::Impl::transferred() const {
-  return (writer ? writer->position() : 0) + (multifd ? multifd->bytes() : 0);
+  return (writer ? writer->position() : 0) + (multifd ? multifd->bytes() : 0) +
+         (mapped_ram ? mapped_ram->counters().bytes : 0);
+}
+
+// Pages go beside the stream, and are counted when they have gone.
+std::uint64_t Source::Impl::sent_by(const Entry& entry) const {
+  return entry.item == ram ? transferred() : writer->position();
 }
 
 Status Source::Impl::write_end_mark() {

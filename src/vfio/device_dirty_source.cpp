@@ -18,8 +18,10 @@ Status DeviceDirtySource::start() {
   for (const auto& range : memory_.ranges())
     ranges.push_back({Iova{range.start.value}, range.size});
   if (left_on_) stop_log();
+  left_on_ = true;  // also after a failure it may be
   HANDOVER_TRY_CONTEXT(log->start(kPageSize, ranges), "starting the DMA log of device `{}`", device_.id());
   started_ = true;
+  left_on_ = false;
   return {};
 }
 

@@ -33,7 +33,7 @@ Status DeviceMigration::load_setup(const LoadOptions& options) {
                 device_.migration_blocker());
   load_options_ = options;
   progress_ = {};
-  buffer_ = std::make_unique_for_overwrite<std::byte[]>(kChunk);
+  buffer_ = std::make_unique_for_overwrite<std::byte[]>(largest_record());
   if (options.parallel)
     packets_ = std::make_unique<PacketLoader>(
         options.max_queued, options.cancel,
@@ -80,8 +80,12 @@ Status DeviceMigration::load_data(std::span<const std::byte> data) {
 Status DeviceMigration::load_record(StreamReader& in) {
   HANDOVER_TRY(leave_packets());
   HANDOVER_ASSIGN(auto bytes, in.be64());
+  const auto most = largest_record();
+  if (device_.migration()->keeps_chunks() && bytes > most)
+    return fail(Errc::mismatch, "a chunk of {} bytes does not fit device `{}`, which takes {} at once", bytes,
+                device_.id(), most);
   while (bytes > 0) {
-    const auto part = std::span(buffer_.get(), std::min<std::uint64_t>(bytes, kChunk));
+    const auto part = std::span(buffer_.get(), std::min<std::uint64_t>(bytes, most));
     HANDOVER_TRY(in.bytes(part));
     HANDOVER_TRY(load_data(part));
     bytes -= part.size();
@@ -144,9 +148,14 @@ Status DeviceMigration::load_state(StreamReader& in, std::uint32_t) {
   return load_config_body(in);
 }
 
+std::size_t DeviceMigration::largest_record() const {
+  const auto* protocol = device_.migration();
+  return protocol && protocol->keeps_chunks() ? std::max(kChunk, protocol->preferred_chunk()) : kChunk;
+}
+
 std::size_t DeviceMigration::largest_packet() const {
-  // Beside a chunk of data, any configuration fits.
-  return DevicePacketHeader::kSize + kChunk;
+  // Where a chunk of data fits, any configuration does.
+  return DevicePacketHeader::kSize + largest_record();
 }
 
 Status DeviceMigration::load_packet(Packet packet) {
@@ -193,8 +202,6 @@ Status DeviceMigration::load_finish() {
   if (packets_) queued_peak_ = packets_->peak();
   if (!settled_) return fail(Errc::protocol, "the state of device `{}` is not complete", device_.id());
   loading_ = false;
-  std::lock_guard lock(device_mutex_);
-  migrating_ = false;
   return {};
 }
 

@@ -21,6 +21,30 @@ namespace {
 /// too.
 constexpr std::size_t kChunk = 1 * MiB;
 
+/// A stopped device may be late with its data (protocol v1); it is waited for, and not for ever.
+class LateData {
+ public:
+  explicit LateData(const Device& device) : device_(device) {}
+  Status wait(const StateRead& read, const CancelToken& cancel) {
+    using std::chrono::steady_clock;
+    const auto now = steady_clock::now();
+    if (read.bytes > 0) {
+      waiting_since_.reset();
+      return {};
+    }
+    if (!waiting_since_) waiting_since_ = now;
+    if (read.kind != StateRead::Kind::nothing_now || now - *waiting_since_ > std::chrono::seconds(30))
+      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+    auto paused = wait_fd(-1, 0, cancel, now + std::chrono::milliseconds(1));
+    if (!paused && paused.error().code() != Errc::timeout) return std::unexpected(std::move(paused).error());
+    return {};
+  }
+
+ private:
+  const Device& device_;
+  std::optional<std::chrono::steady_clock::time_point> waiting_since_;
+};
+
 }  // namespace
 
 DeviceMigration::DeviceMigration(Device& device, DeviceConfig& config, std::string path)
@@ -34,7 +58,9 @@ std::uint32_t DeviceMigration::version_id() const {
 }
 
 std::size_t DeviceMigration::chunk_size() const {
-  return std::min(kChunk, device_.migration()->preferred_chunk());
+  const auto* protocol = device_.migration();
+  return protocol->keeps_chunks() ? protocol->preferred_chunk()
+                                  : std::min(kChunk, protocol->preferred_chunk());
 }
 
 Status DeviceMigration::prepare() {
@@ -165,11 +191,11 @@ Status DeviceMigration::save_complete(StreamWriter& out) {
   if (!saving_) return fail(Errc::state, "device `{}` lost its saving session", device_.id());
   if (!save_options_.parallel) {
     HANDOVER_TRY(enter_stop_copy());
+    LateData late(device_);
     for (;;) {
       HANDOVER_ASSIGN(auto read, send_chunk(DeviceState::stop_copy, out));
       if (read.kind == StateRead::Kind::end) break;
-      if (read.bytes == 0)
-        return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
+      HANDOVER_TRY(late.wait(read, {}));
     }
   }
   out.be64(tag::kEndOfState);
@@ -180,15 +206,15 @@ Status DeviceMigration::save_parallel(PacketSink& to, const CancelToken& cancel)
   HANDOVER_TRY(enter_stop_copy());
   const auto most = chunk_size();
   std::uint32_t index = 0;
+  LateData late(device_);
   for (bool more = true; more;) {
     HANDOVER_TRY(cancel.check());
     Packet packet{std::make_unique_for_overwrite<std::byte[]>(DevicePacketHeader::kSize + most), 0};
     HANDOVER_ASSIGN(const auto read, read_state(DeviceState::stop_copy,
                                                 {packet.bytes.get() + DevicePacketHeader::kSize, most}));
     more = read.kind != StateRead::Kind::end;
-    if (more && read.bytes == 0)
-      return fail(Errc::device, "device `{}` has nothing to say and no end in stop-copy", device_.id());
-    if (read.bytes == 0) break;
+    if (more) HANDOVER_TRY(late.wait(read, cancel));
+    if (read.bytes == 0) continue;
     DevicePacketHeader{.index = index++}.put(packet.bytes.get());
     packet.size = DevicePacketHeader::kSize + read.bytes;
     HANDOVER_TRY(to.send(std::move(packet)));
@@ -227,6 +253,8 @@ ItemCounters DeviceMigration::counters() const {
 }
 
 void DeviceMigration::cleanup() {
+  // Loaded, and the load as a whole has not failed: the machine starts.
+  const bool arrived = std::exchange(settled_, false) && !loading_ && !load_options_.cancel.cancelled();
   packets_.reset();
   load_options_ = {};
   saving_ = loading_ = false;
@@ -236,6 +264,7 @@ void DeviceMigration::cleanup() {
   buffer_.reset();
   if (!device_.migration()) return;
   std::lock_guard lock(device_mutex_);
+  if (arrived) migrating_ = false;
   if (auto left = leave_migration(); !left)
     log::error("after a migration that did not happen: {}", left.error().to_string());
 }

@@ -8,7 +8,12 @@ namespace handover::vfio {
 
 std::uint64_t DeviceMigration::features() const {
   auto* protocol = device_.migration();
-  return protocol ? protocol->features() : 0;
+  return protocol ? protocol->features() & ~left_out_ : 0;
+}
+
+void DeviceMigration::arrive(DeviceState at, std::chrono::steady_clock::time_point asked) {
+  const auto from = state_.exchange(at, std::memory_order_relaxed);
+  if (state_observer_) state_observer_(from, at, std::chrono::steady_clock::now() - asked);
 }
 
 Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
@@ -21,9 +26,10 @@ Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
   if (from == DeviceState::error) return fit();
   HANDOVER_TRY_CONTEXT(path_between(from, to, protocol->features()), "device `{}`", device_.id());
   HANDOVER_TRACE(device_state_request, device_.id().c_str(), static_cast<int>(from), static_cast<int>(to));
+  const auto asked = std::chrono::steady_clock::now();
   auto done = protocol->set_state(to);
   if (done) {
-    state_.store(to, std::memory_order_relaxed);
+    arrive(to, asked);
     HANDOVER_TRACE(device_state, device_.id().c_str(), static_cast<int>(from), static_cast<int>(to));
     return {};
   }
@@ -35,12 +41,13 @@ Status DeviceMigration::enter(DeviceState to, DeviceState recovery) {
 Status DeviceMigration::recover(DeviceState recovery, Error cause) {
   if (device_.lost()) return std::unexpected(std::move(cause));
   auto* protocol = device_.migration();
+  const auto asked = std::chrono::steady_clock::now();
   const auto now = protocol->state();
   // A device that does not say where it is may still do as it is told.
   if (!now || (*now != DeviceState::error && path_between(*now, recovery, protocol->features()))) {
     const bool there = now && *now == recovery;
     if (there || protocol->set_state(recovery)) {
-      state_.store(recovery, std::memory_order_relaxed);
+      arrive(recovery, asked);
       return std::unexpected(std::move(cause).with_context(fmt::format(
           "device `{}` {} {}", device_.id(), there ? "is in" : "was taken back to", to_string(recovery))));
     }
@@ -53,9 +60,10 @@ Status DeviceMigration::recover(DeviceState recovery, Error cause) {
 
 // The last step of the ladder.  A device comes out of it in RUNNING.
 Status DeviceMigration::reset(DeviceState after, const Error& cause) {
+  const auto asked = std::chrono::steady_clock::now();
   if (auto reset = device_.reset(); !reset) {
     if (device_.lost()) return std::unexpected(cause);
-    state_.store(DeviceState::error, std::memory_order_relaxed);
+    arrive(DeviceState::error, asked);
     auto why = fmt::format("device `{}` is dead: {}, and then its reset failed: {}", device_.id(),
                            cause.to_string(), reset.error().to_string());
     log::error("{}", why);
@@ -64,10 +72,10 @@ Status DeviceMigration::reset(DeviceState after, const Error& cause) {
     return fail(Errc::device, "{}", dead_);
   }
   ++resets_;
-  state_.store(DeviceState::running, std::memory_order_relaxed);
+  arrive(DeviceState::running, asked);
   if (after != DeviceState::stop) return {};
   if (auto stopped = device_.migration()->set_state(DeviceState::stop); stopped)
-    state_.store(DeviceState::stop, std::memory_order_relaxed);
+    arrive(DeviceState::stop, asked);
   else
     log::error("device `{}` does not stop after its reset: {}", device_.id(), stopped.error().to_string());
   return {};
@@ -82,9 +90,13 @@ Status DeviceMigration::fit() const {
 // Who starts a machine with a dead device, or loads into it, wants it to be tried once more.
 Status DeviceMigration::revive() {
   if (last_state() != DeviceState::error) return {};
-  auto was_dead = fit();
-  if (was_dead) return {};
-  HANDOVER_TRY(reset(DeviceState::running, was_dead.error()));
+  const auto asked = std::chrono::steady_clock::now();
+  if (auto reset = device_.reset(); !reset) {
+    log::error("device `{}` is still dead: {}", device_.id(), reset.error().to_string());
+    return fit();
+  }
+  ++resets_;
+  arrive(DeviceState::running, asked);
   log::error("device `{}` was reset at last and has lost its state", device_.id());
   std::lock_guard lock(dead_mutex_);
   dead_.clear();
@@ -94,9 +106,10 @@ Status DeviceMigration::revive() {
 // In STOP_COPY a device holds its state as well as in STOP: it is not reset only because it does not leave.
 Status DeviceMigration::leave_stop_copy() {
   auto* protocol = device_.migration();
+  const auto asked = std::chrono::steady_clock::now();
   auto left = protocol->set_state(DeviceState::stop);
   if (left) {
-    state_.store(DeviceState::stop, std::memory_order_relaxed);
+    arrive(DeviceState::stop, asked);
     return {};
   }
   auto error = std::move(left).error().with_context(
@@ -111,6 +124,7 @@ Status DeviceMigration::leave_migration() {
   if (!std::exchange(migrating_, false) || device_.lost()) return {};
   const auto before = last_state();
   if (before == DeviceState::error) return {};
+  const auto asked = std::chrono::steady_clock::now();
   const auto now = device_.migration()->state();
   if (before == DeviceState::resuming) {
     // Leaving RESUMING would judge a state that is not complete; only a reset abandons it.
@@ -119,7 +133,7 @@ Status DeviceMigration::leave_migration() {
                    Error(Errc::device, fmt::format("device `{}` was loaded in part", device_.id())));
   }
   // A call that was no change of state may have left it in ERROR, or elsewhere.
-  if (now) state_.store(*now, std::memory_order_relaxed);
+  if (now && *now != before) arrive(*now, asked);
   const auto home = before == DeviceState::running || before == DeviceState::pre_copy ? DeviceState::running
                     : before == DeviceState::running_p2p || before == DeviceState::pre_copy_p2p
                         ? DeviceState::running_p2p

@@ -86,15 +86,21 @@ void AddressSpace::write(Gpa at, std::span<const std::byte> from) {
 }
 
 void AddressSpace::add_window(const void* owner, Gpa start, std::uint64_t size, MmioHandler& handler) {
+  std::lock_guard lock(changing_);
   if (size > 0) windows_.push_back({owner, start.value, size, &handler, nullptr});
 }
 
 void AddressSpace::add_direct_window(const void* owner, Gpa start, std::span<std::byte> bytes) {
+  std::lock_guard lock(changing_);
   if (!bytes.empty()) windows_.push_back({owner, start.value, bytes.size(), nullptr, bytes.data()});
 }
 
 void AddressSpace::remove_windows(const void* owner) {
-  std::erase_if(windows_, [owner](const Window& window) { return window.owner == owner; });
+  const auto owned = [owner](const Window& window) { return window.owner == owner; };
+  std::lock_guard lock(changing_);
+  // A device that was withdrawn before may be taken down while the guest runs, and then nothing is written
+  // here.
+  if (std::ranges::any_of(windows_, owned)) std::erase_if(windows_, owned);
 }
 
 }  // namespace handover::vmm

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -24,10 +25,11 @@ class MmioHandler {
 /// RAM comes first; where windows overlap, the one added first answers.  A read where nothing is gives all
 /// ones, a write there vanishes.  An access is cut where one piece ends and the next begins.
 ///
-/// No lock: the layout of windows belongs to whoever runs the guest's CPU.  That is the vCPU's thread while
-/// the machine runs (BARs move by its own config writes) and the machine's or load thread while it is
-/// stopped; pause() and resume() of the vCPU order the two.  A machine with several vCPUs would have to
-/// bring the others to a safe point before a window moves.
+/// Accesses take no lock: the layout of windows belongs to whoever runs the guest's CPU.  That is the vCPU's
+/// thread while the machine runs (BARs move by its own config writes) and the machine's or load threads while
+/// it is stopped or at a safe point (Machine::at_safe_point); pause() and resume() of the vCPU order the two.
+/// Load threads may change windows side by side, which a leaf lock makes safe.  A machine with several vCPUs
+/// would have to bring the others to a safe point before a window moves.
 class AddressSpace {
  public:
   explicit AddressSpace(GuestMemory& memory) : memory_(memory) {}
@@ -74,6 +76,7 @@ class AddressSpace {
   Piece locate(std::uint64_t at, std::uint64_t length) const;
 
   GuestMemory& memory_;
+  std::mutex changing_;  // leaf: one change of windows_ at a time
   std::vector<Window> windows_;
 };
 

@@ -1,6 +1,13 @@
 #include "vmm/attached_device.h"
 
 namespace handover::vmm {
+namespace {
+
+std::string protocol_of(vfio::Device& device) {
+  return device.migration() ? "v2" : "none";
+}
+
+}  // namespace
 
 std::string pci_path(std::uint32_t slot) {
   return fmt::format("0000:00:{:02x}.0", slot);
@@ -13,16 +20,16 @@ Result<std::unique_ptr<AttachedDevice>> AttachedDevice::attach(std::unique_ptr<v
   std::unique_ptr<AttachedDevice> self(new AttachedDevice(std::move(device), blockers));
   vfio::Device& raw = *self->device_;
   self->path_ = pci_path(slot);
+  // A server may keep its device as the client before left it, at work on memory that is another guest's now.
+  if ((raw.info().flags & vfio::kDeviceFlagReset) != 0)
+    HANDOVER_TRY_CONTEXT(raw.reset(), "device `{}`: resetting it", raw.id());
   HANDOVER_ASSIGN(self->pci_, PciDevice::attach(raw, slot, wiring));
   self->migration_ = std::make_unique<vfio::DeviceMigration>(raw, *self->pci_, self->path_);
   self->dirty_source_ = std::make_unique<vfio::DeviceDirtySource>(raw, wiring.memory);
-  if (auto* protocol = raw.migration())
-    self->features_ = protocol->features();
-  else
+  self->identity_ = MachineIdentity::of(*self->pci_);
+  if (!raw.migration())
     self->unmigratable_hold_ =
         blockers.add(fmt::format("device `{}` cannot migrate: {}", raw.id(), raw.migration_blocker()));
-  self->vendor_ = self->pci_->config().u16(pci::kVendorId);
-  self->product_ = self->pci_->config().u16(pci::kDeviceId);
   raw.on_lost([self = self.get(), id = raw.id()](const std::string& reason) { self->lost(id, reason); });
   return self;
 }
@@ -35,22 +42,39 @@ void AttachedDevice::lost(const std::string& id, const std::string& reason) {
   lost_hold_ = std::move(hold);
 }
 
+bool AttachedDevice::lacks_p2p() const {
+  const auto features = identity_.migration_features;
+  return features != 0 && (features & vfio::kMigrationP2p) == 0;
+}
+
 DeviceStatus AttachedDevice::status() const {
   DeviceStatus status;
-  status.id = device_->id();
-  status.slot = pci_->slot();
+  status.id = identity_.id;
+  status.slot = identity_.slot;
   status.path = path_;
-  status.vendor = vendor_;
-  status.device = product_;
+  status.vendor = identity_.vendor;
+  status.device = identity_.device;
   status.lost = device_->lost();
-  status.migratable = features_ != 0 && !status.lost;
+  status.migration_features = identity_.migration_features;
+  status.pre_copy = (status.migration_features & vfio::kMigrationPreCopy) != 0;
+  status.p2p = (status.migration_features & vfio::kMigrationP2p) != 0;
+  status.protocol = protocol_of(*device_);
+  status.migratable = status.migration_features != 0 && !status.lost;
   if (status.lost)
     status.blocker = "it is lost";
-  else if (features_ == 0)
+  else if (status.migration_features == 0)
     status.blocker = device_->migration_blocker();
-  status.migration_features = features_;
   status.dma_log = device_->dma_log() != nullptr;
   status.state = to_string(migration_->last_state());
+  return status;
+}
+
+DeviceStatus AttachedDevice::ask() const {
+  auto status = this->status();
+  auto* protocol = device_->migration();
+  if (!protocol || status.lost) return status;
+  // A device that does not answer now has nothing to say.
+  if (const auto size = protocol->stop_copy_size(); size) status.stop_copy_size = *size;
   return status;
 }
 

@@ -7,14 +7,15 @@
 #include "handover/migration/blockers.h"
 #include "handover/vfio/device_migration.h"
 #include "handover/vmm/vm.h"
+#include "vmm/machine_identity.h"
 #include "vmm/pci_device.h"
 
 namespace handover::vmm {
 
 /// One device of a machine with all that hangs on it, in the order in which it is taken down.
 ///
-/// Made and destroyed while the machine does not run.  Once the device is lost a blocker says so, whoever
-/// else asks.
+/// Made and destroyed by any thread; between the two it is put into the machine and taken out of it by the
+/// machine's thread.  Once the device is lost a blocker says so, whoever else asks.
 class AttachedDevice {
  public:
   /// `blockers` outlives the object.
@@ -25,8 +26,14 @@ class AttachedDevice {
   PciDevice& pci() { return *pci_; }
   vfio::DeviceMigration& migration() { return *migration_; }
   vfio::DeviceDirtySource& dirty_source() { return *dirty_source_; }
-  std::uint64_t migration_features() const { return features_; }
+  /// As it was when it was attached: the guest changes config space while others ask.
+  const DeviceIdentity& identity() const { return identity_; }
+  const std::string& id() const { return identity_.id; }
+  /// True for a device that migrates and cannot be kept from its peers' memory.
+  bool lacks_p2p() const;
   DeviceStatus status() const;
+  /// The same with its own figures; makes calls of the device.
+  DeviceStatus ask() const;
 
  private:
   AttachedDevice(std::unique_ptr<vfio::Device> device, Blockers& blockers)
@@ -35,9 +42,7 @@ class AttachedDevice {
 
   Blockers& blockers_;
   std::string path_;
-  std::uint64_t features_ = 0;
-  std::uint16_t vendor_ = 0;
-  std::uint16_t product_ = 0;
+  DeviceIdentity identity_;
   std::mutex lost_mutex_;
   Blockers::Hold lost_hold_;
   Blockers::Hold unmigratable_hold_;

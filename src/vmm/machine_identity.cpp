@@ -45,11 +45,12 @@ Status compare_devices(const DeviceIdentity& ours, const DeviceIdentity& theirs)
   if (ours.id != theirs.id)
     return fail(Errc::mismatch,
                 "the device in PCI slot {} is `{}` here and `{}` in the stream; give the destination the "
-                "same devices in "
-                "the same order",
+                "same devices in the same slots",
                 ours.slot, ours.id, theirs.id);
   if (ours.slot != theirs.slot)
-    return differ("is in PCI slot", fmt::format("{}", ours.slot), fmt::format("{}", theirs.slot));
+    return fail(Errc::mismatch,
+                "device `{}` is in PCI slot {} here and in {} in the stream; give the destination's slot={}",
+                ours.id, ours.slot, theirs.slot, theirs.slot);
   if (ours.vendor != theirs.vendor || ours.device != theirs.device)
     return differ("is", fmt::format("{:04x}:{:04x}", ours.vendor, ours.device),
                   fmt::format("{:04x}:{:04x}", theirs.vendor, theirs.device));
@@ -106,19 +107,25 @@ const vmstate::Description* MachineIdentity::description() const {
                                  .field("migration_features", &DeviceIdentity::migration_features)
                                  .done();
   static const auto machine =
-      vmstate::Describe<MachineFacts>("handover-machine", 1)
+      vmstate::Describe<MachineFacts>("handover-machine", 2)
           .field("ram_size", &MachineFacts::ram_size)
           .field("vcpus", &MachineFacts::vcpus)
+          .field("p2p", &MachineFacts::p2p, {.since = 2})
           .field("device_count", &MachineFacts::device_count)
           .sized_array("devices", &MachineFacts::devices, &MachineFacts::device_count, kMaxDevices, device)
           .done();
   return machine.get();
 }
 
+Status MachineIdentity::save_state(StreamWriter& out) {
+  written_ = present_();
+  return StateItem::save_state(out);
+}
+
 Status MachineIdentity::load_state(StreamReader& in, std::uint32_t version) {
   MachineFacts theirs;
   HANDOVER_TRY(description()->load(&theirs, in, version));
-  return compare_machines(ours_, theirs);
+  return compare_machines(present_(), theirs);
 }
 
 Status compare_machines(const MachineFacts& ours, const MachineFacts& theirs) {
@@ -128,11 +135,15 @@ Status compare_machines(const MachineFacts& ours, const MachineFacts& theirs) {
                 size_text(ours.ram_size), size_text(theirs.ram_size), size_option(theirs.ram_size));
   if (ours.vcpus != theirs.vcpus)
     return fail(Errc::mismatch, "this machine has {} vCPUs, the stream's has {}", ours.vcpus, theirs.vcpus);
+  if (ours.p2p != theirs.p2p)
+    return fail(Errc::mismatch,
+                "peer to peer DMA is {} in this machine and {} in the stream's; start the destination with "
+                "--p2p {}",
+                ours.p2p ? "on" : "off", theirs.p2p ? "on" : "off", theirs.p2p ? "on" : "off");
   if (ours.devices.size() != theirs.devices.size())
     return fail(Errc::mismatch,
                 "this machine has {} devices ({}), the stream's has {} ({}); give the destination the same "
-                "devices in the "
-                "same order",
+                "devices in the same slots",
                 ours.devices.size(), list_of(ours), theirs.devices.size(), list_of(theirs));
   for (std::size_t i = 0; i < ours.devices.size(); ++i)
     HANDOVER_TRY(compare_devices(ours.devices[i], theirs.devices[i]));

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,15 +29,19 @@ struct DeviceIdentity {
 struct MachineFacts {
   std::uint64_t ram_size = 0;
   std::uint32_t vcpus = 0;
+  bool p2p = true;  ///< devices reach each other's memory
   std::uint32_t device_count = 0;
   std::vector<DeviceIdentity> devices;
 };
 
 /// Section `handover-machine`, sent before everything else, so that a destination that does not fit says so
 /// before a byte of memory has moved.
+///
+/// Devices come and go, so the facts are asked for when they are written or compared, by `present`, on the
+/// migration's or load thread.
 class MachineIdentity final : public StateItem {
  public:
-  explicit MachineIdentity(MachineFacts ours) : ours_(std::move(ours)) {}
+  explicit MachineIdentity(std::function<MachineFacts()> present) : present_(std::move(present)) {}
 
   /// The facts of a plugged device.
   static DeviceIdentity of(PciDevice& device);
@@ -45,13 +50,15 @@ class MachineIdentity final : public StateItem {
   std::string display_name() const override { return "the machine's shape"; }
   bool is_early() const override { return true; }
   const vmstate::Description* description() const override;
+  Status save_state(StreamWriter& out) override;
   Status load_state(StreamReader& in, std::uint32_t version) override;
 
  protected:
-  void* mutable_object() const override { return const_cast<MachineFacts*>(&ours_); }
+  void* mutable_object() const override { return const_cast<MachineFacts*>(&written_); }
 
  private:
-  MachineFacts ours_;
+  std::function<MachineFacts()> present_;
+  MachineFacts written_;
 };
 
 /// Fails with a sentence that names both sides and the way out.

@@ -39,11 +39,17 @@ Result<std::unique_ptr<PciDevice>> PciDevice::attach(vfio::Device& device, std::
   HANDOVER_TRY_CONTEXT(self->find_msix(), "device `{}`", device.id());
   HANDOVER_TRY_CONTEXT(self->map_areas(), "device `{}`", device.id());
   HANDOVER_TRY_CONTEXT(self->map_ram(), "device `{}`", device.id());
+  if (wiring.peers) wiring.peers->join(device);
   return self;
 }
 
-PciDevice::~PciDevice() {
+void PciDevice::withdraw() {
   wiring_.bus.remove_windows(this);
+  if (wiring_.peers) wiring_.peers->leave(device_);
+}
+
+PciDevice::~PciDevice() {
+  withdraw();
   watches_.clear();
   if (device_.lost()) return;
   if (eventfds_installed_)
@@ -119,7 +125,8 @@ Status PciDevice::map_areas() {
     for (const auto& area : areas) {
       HANDOVER_ASSIGN_CONTEXT(auto mapping, device_.map_area(region.index, area),
                               "mapping {} bytes at {:#x} of BAR {}", area.size, area.offset, i);
-      direct_areas_.push_back({i, area.offset, std::move(mapping)});
+      direct_areas_.push_back({i, area.offset, std::make_shared<const Mapping>(std::move(mapping)),
+                               device_.area_file(region.index, area)});
     }
   }
   return {};
@@ -157,7 +164,11 @@ void PciDevice::config_write(std::uint32_t at, std::span<const std::byte> from) 
   const auto touches = [&](std::uint32_t start, std::uint32_t bytes) {
     return at < start + bytes && start < at + from.size();
   };
-  if (touches(pci::kBar0, 4 * pci::kBars) || memory_before != config_.memory_enabled()) update_windows();
+  if (touches(pci::kBar0, 4 * pci::kBars) || memory_before != config_.memory_enabled()) {
+    update_windows();
+    if (wiring_.peers)
+      if (auto done = wiring_.peers->sync(); !done) log::warn("{}", done.error().to_string());
+  }
   if (msix_ && touches(config_.msix() + pci::kMsixControl, 2)) update_msix();
 }
 
@@ -184,27 +195,6 @@ void PciDevice::forward_write(std::uint32_t at, std::span<const std::byte> from)
     }
     i += run;
   }
-}
-
-void PciDevice::update_windows() {
-  wiring_.bus.remove_windows(this);
-  if (!config_.memory_enabled()) return;
-  for (std::uint32_t i = 0; i < pci::kBars; ++i)
-    if (const BarDecode decode = config_.bar(i); decode.size > 0 && decode.memory && decode.address != 0)
-      add_bar_windows(i, decode);
-}
-
-// Earlier windows win: the emulated MSI-X parts, then what is mapped, then the device for the rest.
-void PciDevice::add_bar_windows(std::uint32_t index, const BarDecode& decode) {
-  const Gpa start{decode.address};
-  if (msix_ && msix_place_.table_bar == index)
-    wiring_.bus.add_window(this, start + msix_place_.table_offset, msix_->table_bytes(), *table_window_);
-  if (msix_ && msix_place_.pending_bar == index)
-    wiring_.bus.add_window(this, start + msix_place_.pending_offset, msix_->pending_bytes(),
-                           *pending_window_);
-  for (const auto& area : direct_areas_)
-    if (area.bar == index) wiring_.bus.add_direct_window(this, start + area.offset, area.mapping.span());
-  wiring_.bus.add_window(this, start, decode.size, *regions_[index]);
 }
 
 Status PciDevice::install_eventfds(bool on) {

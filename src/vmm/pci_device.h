@@ -16,6 +16,7 @@
 #include "vmm/config_space.h"
 #include "vmm/event_watch.h"
 #include "vmm/msix.h"
+#include "vmm/peer_mappings.h"
 
 namespace handover::vmm {
 
@@ -24,13 +25,16 @@ namespace handover::vmm {
 /// BARs, command register and MSI-X live here; other config accesses and register accesses go to the device.
 /// Memory BARs are in the address space while memory decoding is on: mappable areas directly, the MSI-X table
 /// and its pending bits from MsixTable, the rest by region access.  All guest RAM is mapped for the device's
-/// DMA as long as this object lives.
+/// DMA as long as this object lives, and its mappable areas for the DMA of its peers, if the machine has peer
+/// to peer on.
 ///
 /// Interrupts: one eventfd a vector, watched on `interrupts` (a loop with a thread of its own), installed at
 /// the device while MSI-X is on.  While the machine does not run they become pending bits.
 ///
-/// Guest accesses, load() and apply() follow AddressSpace's rule of ownership; collect_interrupts(), save()
-/// and the run-state calls may come from any thread.  Lock order: drain, then MsixTable's.
+/// Guest accesses and withdraw() follow AddressSpace's rule of ownership.  So do load() and apply(), but
+/// those of several devices may run side by side: windows and peers' mappings are changed under leaf locks.
+/// collect_interrupts(), save() and the run-state calls may come from any thread.  Lock order: drain, then
+/// MsixTable's.
 class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
  public:
   struct Wiring {
@@ -38,12 +42,17 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
     GuestMemory& memory;
     InterruptSink& interrupt_sink;
     EventLoop& interrupts;
+    PeerMappings* peers = nullptr;  ///< null: no device reaches another's memory
   };
 
   /// Reads what the device is and maps RAM for it.  All references outlive the object, `interrupts` runs.
   static Result<std::unique_ptr<PciDevice>> attach(vfio::Device& device, std::uint32_t slot,
                                                    const Wiring& wiring);
   ~PciDevice() override;
+
+  /// Takes it off the bus and out of reach of its peers; the rest of it is taken down by the destructor,
+  /// while the guest may run.
+  void withdraw();
 
   std::uint32_t slot() const { return slot_; }
   vfio::Device& device() { return device_; }
@@ -99,7 +108,8 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
   struct DirectArea {
     std::uint32_t bar;
     std::uint64_t offset;
-    Mapping mapping;
+    std::shared_ptr<const Mapping> mapping;
+    vfio::AreaFile file;
   };
   struct MsixPlace {
     std::uint32_t table_bar = 0, pending_bar = 0;
@@ -112,6 +122,7 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
   Status map_areas();
   Status map_ram();
   void update_windows();
+  void publish_areas();
   void add_bar_windows(std::uint32_t index, const BarDecode& decode);
   Status install_eventfds(bool on);
   void update_msix();

@@ -135,6 +135,8 @@ Status PciDevice::apply() {
   HANDOVER_TRY(put(pci::kInterruptLine, 1));
   HANDOVER_TRY(put(pci::kCommand, 2));
   update_windows();
+  // Before any device runs, and while a failure can still be told to the source.
+  if (wiring_.peers) HANDOVER_TRY(wiring_.peers->sync());
   if (!msix_) return {};
   HANDOVER_TRY(put(config_.msix() + pci::kMsixControl, 2));
   msix_->set_control(config_.msix_control());

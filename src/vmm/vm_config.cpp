@@ -1,18 +1,27 @@
 #include "handover/vmm/vm_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 namespace handover::vmm {
 namespace {
 
-constexpr std::string_view kSpelling = "vfio-user,socket=/path/to/socket,id=NAME";
+constexpr std::string_view kSpelling = "vfio-user,socket=/path/to/socket,id=NAME[,slot=N]";
 
 bool sound_id(std::string_view id) {
   return !id.empty() && id.size() <= kMaxDeviceId && std::ranges::all_of(id, [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
            c == '_' || c == '.';
   });
+}
+
+Status parse_slot(std::string_view text, std::string_view value, std::uint32_t& slot) {
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), slot);
+  if (error == std::errc{} && end == value.data() + value.size() && slot >= 1 && slot <= kMaxDevices)
+    return {};
+  return fail(Errc::invalid_argument, "device `{}`: a slot is a number from 1 to {}; write {}", text,
+              kMaxDevices, kSpelling);
 }
 
 }  // namespace
@@ -34,12 +43,15 @@ Result<DeviceOptions> parse_device_option(std::string_view text) {
     const auto equals = part.find('=');
     const auto key = part.substr(0, equals);
     const auto value = equals == std::string_view::npos ? std::string_view{} : part.substr(equals + 1);
-    if (value.empty() || (key != "socket" && key != "id"))
+    if (value.empty() || (key != "socket" && key != "id" && key != "slot"))
       return fail(Errc::invalid_argument, "device `{}`: `{}` is not understood; write {}", text, part,
                   kSpelling);
     if (!seen.insert(key).second)
       return fail(Errc::invalid_argument, "device `{}`: {} is given twice; write {}", text, key, kSpelling);
-    (key == "socket" ? options.socket : options.id) = value;
+    if (key == "slot")
+      HANDOVER_TRY(parse_slot(text, value, options.slot));
+    else
+      (key == "socket" ? options.socket : options.id) = value;
   }
   for (const auto& [key, value] : {std::pair{"socket", &options.socket}, std::pair{"id", &options.id}})
     if (value->empty())
@@ -58,15 +70,27 @@ Status VmConfig::check() const {
   if (devices.size() > kMaxDevices)
     return fail(Errc::limit, "{} devices: the PCI bus has room for {}", devices.size(), kMaxDevices);
   std::set<std::string_view> ids;
+  std::set<std::uint32_t> slots;
   for (const auto& device : devices) {
-    if (!sound_id(device.id) || device.socket.empty())
-      return fail(Errc::invalid_argument,
-                  "device `{}`: it needs a socket and an id of 1 to {} letters, digits, `-`, `_` or `.`",
-                  device.id, kMaxDeviceId);
+    HANDOVER_TRY(check_device(device));
     if (!ids.insert(device.id).second)
       return fail(Errc::invalid_argument, "two devices have the id `{}`; give each an id of its own",
                   device.id);
+    if (device.slot != 0 && !slots.insert(device.slot).second)
+      return fail(Errc::invalid_argument, "two devices want PCI slot {}; give each a slot of its own",
+                  device.slot);
   }
+  return {};
+}
+
+Status check_device(const DeviceOptions& device) {
+  if (!sound_id(device.id) || device.socket.empty())
+    return fail(Errc::invalid_argument,
+                "device `{}`: it needs a socket and an id of 1 to {} letters, digits, `-`, `_` or `.`",
+                device.id, kMaxDeviceId);
+  if (device.slot > kMaxDevices)
+    return fail(Errc::invalid_argument, "device `{}`: there is no PCI slot {}; slots are 1 to {}", device.id,
+                device.slot, kMaxDevices);
   return {};
 }
 

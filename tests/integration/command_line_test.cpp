@@ -48,6 +48,18 @@ TEST(CommandLine, UsageErrorsEndWithTwoAndSayWhatIsRight) {
   expect(folder, {"serve", "accelerator", "--socket", socket, "--memory", "0"}, 2, "1M");
   expect(folder, {"serve", "accelerator", "--socket", socket, "--memory", "-5"}, 2, "--memory");
   expect(folder, {"serve", "accelerator", "--socket", socket, "--memory", "many"}, 2, "many");
+  const auto serve = [&](std::vector<std::string> more, const std::string& part) {
+    more.insert(more.begin(), {"serve", "accelerator", "--socket", socket});
+    expect(folder, std::move(more), 2, part);
+  };
+  serve({"--migration", "v3"}, "{v2,v1,none}");
+  serve({"--pre-copy", "maybe"}, "{on,off}");
+  serve({"--migration", "v1", "--p2p", "on"}, "--p2p on does not go with --migration v1");
+  serve({"--p2p", "on", "--migration", "none"}, "--p2p on does not go with --migration none");
+  serve({"--migration", "none", "--pre-copy", "on"}, "--pre-copy on does not go with");
+  serve({"--migration", "none", "--load-cost", "1s"}, "--load-cost 1s does not go with");
+  for (const char* wrong : {"70", "-1s", "1.5s", "1m", "61s", "99999999999999999999s", ""})
+    serve({"--load-cost", wrong}, "from 0 to 60s are possible, for example 70ms");
   expect(folder, {"run", "--memory", "0"}, 2, "--memory");
   expect(folder, {"run", "--memory", "64M", "--device", "toaster,id=a"}, 2, "vfio-user,socket=");
   expect(folder, {"run", "--memory", "64M", "--device", "vfio-user,id=a"}, 2, "socket");

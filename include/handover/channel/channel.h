@@ -15,6 +15,8 @@
 
 namespace handover {
 
+class PositionedFile;
+
 /// A byte pipe to somewhere.
 ///
 /// One thread may read while another writes; shutdown() may come from any thread and wakes both.
@@ -42,6 +44,11 @@ class Channel {
   virtual bool two_way() const = 0;
   /// Makes what was written durable and reports late failures: fsync of a file, exit status of a command.
   virtual Status commit() { return {}; }
+  /// After shutdown(): what was written is not to be taken for a whole stream.  A file is cut off where the
+  /// stream began; elsewhere the peer has noticed already.
+  virtual void discard() {}
+  /// The regular file that this is, for what is written and read by position; null if it is none.
+  virtual PositionedFile* file() { return nullptr; }
   /// For messages, such as `tcp:127.0.0.1:4444`.
   virtual const std::string& name() const = 0;
 

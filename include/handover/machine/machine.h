@@ -64,6 +64,10 @@ class Machine {
   /// be called after something that no run state follows has gone wrong, such as a migration.
   Status check_listeners();
 
+  /// Runs `work` while no vCPU executes and lets them go on if the machine runs: for changes of what they
+  /// see, as when a device comes or goes.  Nobody is told; the run state stays.
+  Status at_safe_point(const std::function<Status()>& work);
+
   void add_vcpu(Vcpu& vcpu);
   const std::vector<Vcpu*>& vcpus() const { return vcpus_; }
   void add_listener(RunStateListener& listener);

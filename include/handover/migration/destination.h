@@ -26,6 +26,8 @@ class Destination {
     std::function<void(MigrationStatus)> on_status;
     /// Leave the machine paused at the end even if the source ran (`-S`).
     bool start_paused = false;
+    /// How the log calls it when it fails.
+    std::string what = "the incoming migration";
   };
 
   Destination(Machine& machine, Options options);

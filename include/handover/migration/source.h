@@ -10,6 +10,7 @@
 #include "handover/machine/machine.h"
 #include "handover/memory/ram_migration.h"
 #include "handover/migration/parameters.h"
+#include "handover/migration/snapshot.h"
 #include "handover/migration/statistics.h"
 
 namespace handover {
@@ -45,6 +46,8 @@ class Source {
   void start(Address to);
   /// The same over a channel that is open already; no multifd.
   void start(std::unique_ptr<Channel> channel);
+  /// Saves a snapshot instead: the machine stands still while it is saved, and then goes on.
+  void start(SnapshotPlan plan);
 
   MigrationStatus status() const;
   Statistics statistics() const;

@@ -42,6 +42,7 @@ struct IterateBudget {
 struct SaveOptions {
   bool parallel = false;        ///< save_parallel() follows, so END and FULL leave the item's data out
   bool switchover_ack = false;  ///< the destination acknowledges the initial data of devices
+  bool stopped = false;         ///< the machine stands still to the end: nothing is written meanwhile
 };
 
 /// A piece of an item's state on its way over any of several channels.
@@ -64,15 +65,18 @@ class PacketSink {
 
 /// How far an item has been loaded, for the source's estimate and for its back-pressure.
 struct LoadProgress {
-  std::uint64_t bytes = 0;         ///< taken by the item so far
-  std::uint64_t busy_ns = 0;       ///< time that this took, waits for the stream not counted
+  std::uint64_t bytes = 0;          ///< taken by the item so far
+  std::uint64_t busy_ns = 0;        ///< time that this took, waits for the stream not counted
   std::uint64_t packet_charge = 0;  ///< Packet::charge() of the packets that it took
 };
 
 /// What an item may use while it is loaded.
 struct LoadOptions {
   CancelToken cancel;
-  bool parallel = false;  ///< packets may come
+  bool parallel = false;         ///< packets may come
+  bool mapped_ram = false;       ///< RAM stands in the stream's file, every page at a place of its own
+  std::size_t file_threads = 0;  ///< that read its pages; 0: the load thread
+  bool direct_io = false;        ///< past the page cache
   /// Bytes of packets that may wait in one item; more is a failure of the source.
   std::uint64_t max_queued = 64ull << 20;
   /// The initial data has been sent and loaded; load thread.  Empty: the source was not to ask.

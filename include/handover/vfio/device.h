@@ -26,6 +26,15 @@ struct DmaMapping {
   int fd = -1;               ///< -1: reachable only through messages or not at all
   std::uint64_t offset = 0;  ///< in the file
   void* host = nullptr;      ///< where this process has it mapped (kernel back ends need it)
+  /// Holds what `host` points to as long as it is mapped; may be empty.
+  std::shared_ptr<const void> keep = nullptr;
+  bool peer = false;  ///< another device's memory: no part of guest RAM, and of no dirty log
+};
+
+/// The file behind a mappable area, for those who map it elsewhere.
+struct AreaFile {
+  int fd = -1;               ///< the device's own, as long as it lives; -1: there is none
+  std::uint64_t offset = 0;  ///< of the area's first byte
 };
 
 struct IovaRange {
@@ -49,9 +58,10 @@ class DmaLog {
 /// A VFIO device as the rest of Handover sees it, whatever carries the calls.
 ///
 /// Calls block until the device has answered.  Region access may come from several threads at once
-/// (vCPUs), and interrupts may be set up by one of them; everything else from one thread at a time.  After
-/// the device is lost (its process died, its hardware went away) every call fails with Errc::device or
-/// Errc::closed and on_lost has been called once.
+/// (vCPUs), and interrupts may be set up by one of them.  DMA mappings of peers' memory change by one thread
+/// at a time, which need not be the one that drives the migration: they follow the guest's BARs.  Everything
+/// else comes from one thread at a time.  After the device is lost (its process died, its hardware went away)
+/// every call fails with Errc::device or Errc::closed and on_lost has been called once.
 class Device {
  public:
   virtual ~Device() = default;
@@ -68,6 +78,11 @@ class Device {
   virtual Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) = 0;
   /// Maps one of the region's areas into this process; whole pages.
   virtual Result<Mapping> map_area(std::uint32_t index, const RegionArea& area) = 0;
+  /// What other devices map to reach the area by DMA; an area without a file is reached by messages.
+  virtual AreaFile area_file(std::uint32_t index, const RegionArea& area) const {
+    (void)index, (void)area;
+    return {};
+  }
 
   /// Installs one eventfd a vector from vector 0 up (-1: none); an empty list disables the index.
   /// The device keeps duplicates.

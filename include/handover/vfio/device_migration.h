@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -33,7 +34,7 @@ class PacketLoader;
 /// reset, else the device is dead; it is never left in ERROR silently.  After a migration that did not happen
 /// the device is asked where it is, and goes back to where the machine is, over the same ladder.  While it is
 /// dead the machine must not run (fit()); a start, or a load, tries the reset once more.
-class DeviceMigration final : public Migratable, public RunStateListener {
+class DeviceMigration : public Migratable, public RunStateListener {
  public:
   /// `path` is the device's place, such as `0000:00:01.0`.  All references outlive this object.
   DeviceMigration(Device& device, DeviceConfig& config, std::string path);
@@ -71,6 +72,15 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   /// Fails while the device is dead.  Any thread.
   Status fit() const override;
 
+  /// The state that the device was opened in, if that is not running.  Before anything else.
+  void found_in(DeviceState state) { state_.store(state, std::memory_order_relaxed); }
+  /// Moves the device as if it had no pre-copy.  Before a migration.
+  void leave_out_precopy() { left_out_ = kMigrationPreCopy; }
+  /// Told after every change of state, on the thread that asked for it: where the device was and is, and how
+  /// long that took.  Set before anything else.
+  using StateObserver = std::function<void(DeviceState from, DeviceState to, std::chrono::nanoseconds took)>;
+  void observe_states(StateObserver observer) { state_observer_ = std::move(observer); }
+
   /// As last seen; any thread.
   DeviceState last_state() const { return state_.load(std::memory_order_relaxed); }
 
@@ -83,6 +93,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   Status start(DeviceState to, RunState from);
   Status leave_stop_copy();
   Status leave_migration();
+  void arrive(DeviceState at, std::chrono::steady_clock::time_point asked);
 
   // Source.
   Status enter_stop_copy();
@@ -93,6 +104,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   void ask_precopy();
 
   // Destination.
+  std::size_t largest_record() const;
   Status load_record(StreamReader& in);
   Status load_data(std::span<const std::byte> data);
   Status load_config(std::span<const std::byte> packet);
@@ -105,7 +117,7 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   bool has(std::uint64_t feature) const { return (features() & feature) != 0; }
 
   // Held for one request to the device and the decision that leads to it; the machine's and the migration's
-  // threads take turns.  Nothing but the device is called under it.
+  // threads take turns.  Nothing but the device, and who watches its states, is called under it.
   std::mutex device_mutex_;
   mutable std::mutex dead_mutex_;  // leaf
   std::string dead_;               // why the device is; empty: it is not
@@ -116,6 +128,8 @@ class DeviceMigration final : public Migratable, public RunStateListener {
   DeviceConfig& config_;
   std::string path_;
   std::atomic<DeviceState> state_{DeviceState::running};
+  std::uint64_t left_out_ = 0;  // features that the device has and is not to use
+  StateObserver state_observer_;
   std::atomic<std::uint64_t> bytes_{0};
   std::atomic<std::uint64_t> queued_peak_{0};
   std::unique_ptr<std::byte[]> buffer_;

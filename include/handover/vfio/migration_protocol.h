@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "handover/base/result.h"
 #include "handover/vfio_abi/device_info.h"
@@ -15,7 +16,7 @@ namespace handover::vfio {
 struct StateRead {
   enum class Kind {
     data,         ///< `bytes` bytes; there may be more
-    nothing_now,  ///< pre-copy only: come back later
+    nothing_now,  ///< come back later; in stop-copy only a v1 device that is late with its data says so
     end,          ///< stop-copy only: that was all
   };
   Kind kind = Kind::end;
@@ -31,6 +32,8 @@ class MigrationProtocol {
  public:
   virtual ~MigrationProtocol() = default;
 
+  /// Which protocol and what carries it, for people and queries: "v2 over vfio-user", "v1 region".
+  virtual std::string_view protocol_name() const { return "v2"; }
   /// Feature bits kMigrationStopCopy, kMigrationP2p, kMigrationPreCopy.
   virtual std::uint64_t features() const = 0;
   virtual Result<DeviceState> state() = 0;
@@ -38,7 +41,8 @@ class MigrationProtocol {
   virtual Status set_state(DeviceState to) = 0;
   /// In PRE_COPY, PRE_COPY_P2P and STOP_COPY.
   virtual Result<StateRead> read(std::span<std::byte> buffer) = 0;
-  /// In RESUMING; takes all of it.
+  /// In RESUMING; takes all of it.  That the device could not load it may be said only by the next write()
+  /// or set_state(): a load has succeeded when the device has left RESUMING.
   virtual Status write(std::span<const std::byte> data) = 0;
   /// Empty if the device cannot say.  In PRE_COPY and PRE_COPY_P2P only.
   virtual Result<std::optional<PrecopyInfo>> precopy_info() = 0;
@@ -46,6 +50,11 @@ class MigrationProtocol {
   virtual Result<std::optional<std::uint64_t>> stop_copy_size() = 0;
   /// How much one read() or write() should carry at the most.
   virtual std::size_t preferred_chunk() const = 0;
+  /// True: what one read() gave is one chunk, and the device at the other end must get it as one write(), in
+  /// the same order (protocol v1).  Whoever carries the data must then keep the boundaries, and give read() a
+  /// buffer of at least preferred_chunk(); its write() refuses a chunk larger than its own preferred_chunk().
+  /// False: the data is a stream that may be cut anywhere.
+  virtual bool keeps_chunks() const { return false; }
 };
 
 }  // namespace handover::vfio

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 /// Numbers and shapes that the kernel's VFIO and vfio-user share.  Source: VFIO uAPI, Linux 6.12.
@@ -31,12 +32,20 @@ struct RegionArea {
   std::uint64_t size = 0;
 };
 
+/// What a region is for, beyond the fixed indexes (the TYPE capability).
+struct RegionType {
+  std::uint32_t type = 0;
+  std::uint32_t subtype = 0;
+  bool operator==(const RegionType&) const = default;
+};
+
 struct RegionInfo {
   std::uint32_t index = 0;
   std::uint32_t flags = 0;
   std::uint64_t size = 0;         ///< 0: the region does not exist
   std::uint64_t offset = 0;       ///< where it starts in its file
   std::vector<RegionArea> areas;  ///< what of it can be mapped; empty with kRegionMmap: all of it
+  std::optional<RegionType> type = std::nullopt;
 };
 
 inline constexpr std::uint32_t kIrqIntx = 0;

@@ -15,6 +15,9 @@ struct ClientOptions {
   std::string socket_path;
   /// How long one answer may take before the device counts as lost.
   std::chrono::milliseconds timeout{30000};
+  /// A device that another client left in another state than running is set running, or reset if it does not
+  /// go there.  True: it stays as it is; some servers then say nothing about it until it runs.
+  bool keep_state = false;
 };
 
 /// Connects to a vfio-user server, negotiates, and reads what the device is.

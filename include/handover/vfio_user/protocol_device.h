@@ -37,18 +37,10 @@ struct RegionInfoHead {
 };
 inline constexpr std::size_t kRegionInfoSize = 32;
 
-struct RegionType {
-  std::uint32_t type = 0;
-  std::uint32_t subtype = 0;
-  bool operator==(const RegionType&) const = default;
-};
-/// The type of the migration region of protocol v1.
-inline constexpr RegionType kRegionTypeMigrationV1{3, 1};
-
 /// DEVICE_GET_REGION_INFO (5).  A request is a RegionInfoHead and ignored bytes.
 struct RegionInfoReply {
   RegionInfoHead head;
-  std::optional<RegionType> type;
+  std::optional<vfio::RegionType> type;
   std::optional<std::vector<vfio::RegionArea>> sparse;
 
   /// Walks the capability chain if kRegionCaps says that there is one: offsets must go forward and stay

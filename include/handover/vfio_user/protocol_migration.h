@@ -84,11 +84,16 @@ struct DmaLoggingReportHead {
 };
 using DmaLoggingReport = WithData<DmaLoggingReportHead>;
 
+/// New initial bytes have appeared since the last answer (bit 0, as in the kernel's MIG_PRECOPY_INFOv2).
+inline constexpr std::uint64_t kPrecopyReinit = 1;
+
 struct PrecopyInfoData {
   std::uint64_t initial_bytes = 0;
   std::uint64_t dirty_bytes = 0;
+  std::uint64_t flags = 0;  ///< kPrecopyReinit
   static constexpr auto fields() {
-    return std::tuple{&PrecopyInfoData::initial_bytes, &PrecopyInfoData::dirty_bytes};
+    return std::tuple{&PrecopyInfoData::initial_bytes, &PrecopyInfoData::dirty_bytes,
+                      &PrecopyInfoData::flags};
   }
 };
 

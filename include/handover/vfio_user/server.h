@@ -10,11 +10,32 @@
 
 namespace handover::vfio_user {
 
+/// How clients of a served device migrate it.
+enum class MigrationInterface {
+  v2,    ///< by DEVICE_FEATURE and migration data messages
+  v1,    ///< by a migration region, index 9, as drivers and servers had it before v2
+  none,  ///< not at all: neither features nor region
+};
+
 struct ServerOptions {
   std::string socket_path;
   /// Largest data count of one message, announced to the client.
   std::uint32_t max_data_xfer_size = 1 << 20;
   std::uint32_t max_dma_maps = 65535;
+  /// The device model is the same for all.  A model that cannot migrate does not, whatever is said here.
+  MigrationInterface migration = MigrationInterface::v2;
+  /// Which of the model's migration features clients are offered; kMigrationStopCopy must be among them.
+  /// Without kMigrationPreCopy everything goes while the device is stopped (a v1 client can ask for pre-copy
+  /// all the same, as v1 demands, and finds nothing pending in it).  Without kMigrationP2p the model still
+  /// goes through its P2P states on its way, but no client sees them or finds the device there.
+  std::uint64_t migration_features_mask = ~std::uint64_t{0};
+  /// False: the model's DMA is not logged, and clients must take all memory as written.
+  bool dma_logging = true;
+  /// v1: bytes of the data section, and so of the largest chunk; whole pages, up to 64 MiB.  With the page of
+  /// the registers the default makes 1 MiB.
+  std::uint32_t v1_data_size = (1 << 20) - 4096;
+  /// v1: false: the data goes by reads and writes only.
+  bool v1_data_mappable = true;
 };
 
 /// Serves one device model on a UNIX socket, one client at a time; a second client waits in the backlog.

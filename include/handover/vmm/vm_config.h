@@ -31,6 +31,8 @@ struct GuestOptions {
 struct DeviceOptions {
   std::string id;      ///< the user's name for it
   std::string socket;  ///< of its vfio-user server
+  /// PCI slot, 1 to kMaxDevices; 0: the lowest that is free.
+  std::uint32_t slot = 0;
 
   bool operator==(const DeviceOptions&) const = default;
 };
@@ -47,21 +49,29 @@ inline constexpr std::size_t kMaxDeviceId = 63;
 /// PCI slots 1 to 31.
 inline constexpr std::size_t kMaxDevices = 31;
 
-/// Parses `vfio-user,socket=PATH,id=NAME` (keys in any order).  A failure shows the correct spelling.
+/// Parses `vfio-user,socket=PATH,id=NAME[,slot=N]` (keys in any order).  A failure shows the correct
+/// spelling.
 Result<DeviceOptions> parse_device_option(std::string_view text);
+/// Whether one device alone is described well: id, socket, slot.
+Status check_device(const DeviceOptions& device);
 
-/// A machine to be made.  The n-th device sits in PCI slot n + 1, so its section is `0000:00:SS.0/vfio`.
+/// A machine to be made.  Devices without a slot take the free ones in their order; a device's section of the
+/// stream is `0000:00:SS.0/vfio`.
 struct VmConfig {
   std::uint64_t memory = 256 * MiB;
   bool huge_pages = false;
   bool prealloc = false;  ///< take all RAM from the host at the start
   std::vector<DeviceOptions> devices;
   GuestOptions guest;
+  /// Devices reach each other's memory by DMA.  Both sides of a migration must have the same; with off, a
+  /// device that cannot be kept from its peers (no P2P state) does not block the migration of several
+  /// (mission C8).
+  bool p2p = true;
   bool incoming = false;  ///< wait for a migration (run state inmigrate) instead of a start (prelaunch)
   /// Where devices come from; something else for devices of another kind.
   ConnectDevice connect = connect_device;
 
-  /// What can be known before anything is made: sizes, number of devices, unique ids.
+  /// What can be known before anything is made: sizes, number of devices, unique ids and slots.
   Status check() const;
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "devices/accelerator/delay.h"
 #include "devices/accelerator/interface.h"
 #include "handover/base/byte_order.h"
 #include "handover/base/log.h"
@@ -40,6 +41,9 @@ constexpr bool runs(DeviceState state) {
 }  // namespace
 
 Result<std::unique_ptr<Accelerator>> Accelerator::create(Options options) {
+  if (options.load_cost.count() < 0 || (options.load_cost.count() > 0 && !options.loop))
+    return fail(Errc::invalid_argument, "{}: a load cost needs an event loop and is not negative",
+                options.name);
   HANDOVER_ASSIGN(auto memory, DeviceMemory::create(options.memory_size));
   HANDOVER_ASSIGN(auto window, Window::create());
   return std::unique_ptr<Accelerator>(
@@ -184,7 +188,8 @@ void Accelerator::finish_resuming(Completion done) {
   std::ranges::copy(loaded->window, window_.bytes().begin());
   engine_.load(loaded->record.engine);
   decoder_.reset();
-  done({});
+  if (options_.load_cost.count() == 0) return done({});
+  after(*options_.loop, options_.load_cost, [done = std::move(done)] { done({}); });
 }
 
 Result<std::size_t> Accelerator::migration_read(std::span<std::byte> to) {

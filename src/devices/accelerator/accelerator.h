@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "devices/accelerator/state_decoder.h"
 #include "devices/accelerator/state_encoder.h"
 #include "devices/accelerator/window.h"
+#include "handover/base/event_loop.h"
 #include "handover/vfio_user/device_model.h"
 
 namespace handover::accelerator {
@@ -19,6 +21,10 @@ namespace handover::accelerator {
 struct Options {
   std::string name = "accelerator";  ///< for messages
   std::uint64_t memory_size = 256 * MiB;
+  /// How much longer RESUMING to STOP takes than the work itself does, as hardware may that has to set up
+  /// what it was given.  Other commands of the device wait meanwhile.
+  std::chrono::nanoseconds load_cost{0};
+  EventLoop* loop = nullptr;  ///< the server's; needed with a load_cost, outlives the device
 };
 
 /// The accelerator (interface.h is its programming interface), served by a vfio_user::Server.

@@ -10,10 +10,19 @@
 namespace handover::accelerator {
 namespace {
 
+constexpr std::uint64_t kHugePage = 2 * MiB;
+
 PageRun pages_of(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return {offset / kPageSize, 0};
   const std::uint64_t first = offset / kPageSize;
   return {first, (offset + length - 1) / kPageSize - first + 1};
+}
+
+// Not reserved: a device with much memory of which little is used must start on any host.
+void* map(void* over, std::uint64_t size) {
+  const int fixed = over ? MAP_FIXED : 0;
+  return ::mmap(over, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1,
+                0);
 }
 
 }  // namespace
@@ -26,9 +35,7 @@ Result<std::unique_ptr<DeviceMemory>> DeviceMemory::create(std::uint64_t size) {
   if (size < kMinMemory || size > kMaxMemory || size % kPageSize != 0)
     return fail(Errc::invalid_argument, "device memory of {}: must be whole pages of 4 KiB, from {} up to {}",
                 size_text(size), size_text(kMinMemory), size_text(kMaxMemory));
-  // Not reserved: a device with much memory of which little is used must start on any host.
-  void* at =
-      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* at = map(nullptr, size);
   if (at == MAP_FAILED) return fail_errno(errno, "cannot map {} of device memory", size_text(size));
   return std::unique_ptr<DeviceMemory>(new DeviceMemory(static_cast<std::byte*>(at), size));
 }
@@ -79,8 +86,17 @@ void DeviceMemory::mark_all_written_dirty() {
     if (written_.test(chunk)) dirty_.mark_range(chunk * kPagesPerChunk, kPagesPerChunk);
 }
 
+void DeviceMemory::expect(std::uint64_t first_chunk, std::uint64_t count) {
+  const auto base = reinterpret_cast<std::uintptr_t>(data_.get());
+  const auto begin = align_up(base + first_chunk * kChunkSize, kHugePage);
+  const auto end = (base + std::min(size_, (first_chunk + count) * kChunkSize)) / kHugePage * kHugePage;
+  // Advice: a host that has no huge pages to give goes on with small ones.
+  if (begin < end) ::madvise(data_.get() + (begin - base), end - begin, MADV_HUGEPAGE);
+}
+
 Status DeviceMemory::clear() {
-  if (::madvise(data_.get(), size_, MADV_DONTNEED) != 0)
+  // A mapping anew, so that what was advised of the old one is forgotten, too.
+  if (map(data_.get(), size_) == MAP_FAILED)
     return fail_errno(errno, "cannot clear {} of device memory", size_text(size_));
   dirty_.clear();
   written_.clear();

@@ -52,6 +52,9 @@ class DeviceMemory {
     std::span<std::byte> bytes_;
   };
 
+  /// Loading: these chunks are about to be filled.  Lets the host use huge pages where whole ones are, which
+  /// saves most of the cost of fresh memory; until the next clear().
+  void expect(std::uint64_t first_chunk, std::uint64_t count);
   /// Loading: the bytes of a page range, which counts as written from now on.
   std::span<std::byte> load(PageRun pages);
   /// Loading: makes a page range read as zero.

@@ -212,6 +212,12 @@ Status StateDecoder::apply_written_map() {
   if (const std::uint64_t tail = memory_.chunks() % 8;
       tail != 0 && (std::to_integer<unsigned>(buffer_.back()) >> tail) != 0)
     return fail(Errc::protocol, "the map of written memory goes beyond the memory");
+  for (std::uint64_t chunk = 0; chunk < memory_.chunks(); ++chunk) {
+    const auto first = chunk;
+    while (chunk < memory_.chunks() && memory_.written().test(chunk))
+      ++chunk;
+    if (chunk > first) memory_.expect(first, chunk - first);
+  }
   mapped_ = true;
   return {};
 }

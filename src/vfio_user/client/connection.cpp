@@ -40,6 +40,7 @@ Connection::Connection(std::string name, UniqueFd socket, std::chrono::milliseco
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       main_(std::move(socket), Capabilities::kDefaultTransfer + kMessageSlack),
       max_message_(Capabilities::kDefaultTransfer + kMessageSlack) {
+  main_.reader.set_landing([this](const Header& header) { return landing(header); });
   thread_ = std::thread([this] {
     ::pthread_setname_np(::pthread_self(), "vfio-user");
     run();
@@ -104,48 +105,103 @@ void Connection::lose(Error error) {
   if (handler) handler(reason);
 }
 
-Result<Message> Connection::call(Command command, MessageBuilder payload, std::vector<UniqueFd> fds,
-                                 std::size_t max_reply) {
-  HANDOVER_TRACE(vfio_user_client_call, static_cast<std::uint32_t>(command));
-  Waiter waiter{command, std::nullopt};
+Result<Message> Connection::call(Command command, MessageBuilder payload, Data data,
+                                 std::vector<UniqueFd> fds, std::size_t max_reply) {
+  const auto waiter = std::make_shared<Waiter>(command, data);
   std::unique_lock lock(mutex_);
+  HANDOVER_TRY(start(lock, waiter, std::move(payload), std::move(fds), max_reply));
+  return await(lock, waiter);
+}
+
+bool Connection::may_run_ahead() const {
+  std::lock_guard lock(mutex_);
+  return !one_at_a_time_;
+}
+
+Result<Connection::Ticket> Connection::begin(Command command, MessageBuilder payload,
+                                             std::span<const std::byte> out, std::size_t head, Payload room) {
+  auto waiter = std::make_shared<Waiter>(command, Data{.out = out, .in = {}}, std::move(room));
+  waiter->data.in = {head, waiter->room};
+  std::unique_lock lock(mutex_);
+  HANDOVER_TRY(start(lock, waiter, std::move(payload), {}, 0));
+  main_.queue.let_go(std::exchange(waiter->data.out, {}));
+  return waiter;
+}
+
+Result<Message> Connection::finish(const Ticket& ticket) {
+  std::unique_lock lock(mutex_);
+  return await(lock, ticket);
+}
+
+void Connection::forget(const Ticket& ticket) {
+  std::lock_guard lock(mutex_);
+  ticket->forgotten = true;
+  // Otherwise the thread may be filling it.
+  if (ticket->reply) waiting_.erase(ticket->id);
+}
+
+// Under the lock, which is given back for as long as it is not this command's turn.
+Status Connection::start(std::unique_lock<std::mutex>& lock, const Ticket& waiter, MessageBuilder payload,
+                         std::vector<UniqueFd> fds, std::size_t max_reply) {
+  HANDOVER_TRACE(vfio_user_client_call, static_cast<std::uint32_t>(waiter->command));
   // Each call before this one has its own time limit.
   changed_.wait(lock, cancel_.stop(), [&] { return lost_ || !one_at_a_time_ || waiting_.empty(); });
   if (lost_) return std::unexpected(*lost_);
-  auto cancelled = cancel_.check();
-  if (cancelled) {
-    max_message_ = std::max(max_message_, max_reply);
-    while (waiting_.contains(next_id_))
-      ++next_id_;
-    const auto id = next_id_++;
-    Header header;
-    header.id = id;
-    header.command = static_cast<std::uint16_t>(command);
-    waiting_[id] = &waiter;
-    send(main_, payload.finish(header), std::move(fds));
-    changed_.wait_until(lock, cancel_.stop(), std::chrono::steady_clock::now() + timeout_,
-                        [&] { return lost_ || waiter.reply; });
-    waiting_.erase(id);
-    if (one_at_a_time_) changed_.notify_all();
-    if (waiter.reply) return std::move(*waiter.reply);
-    if (lost_) return std::unexpected(*lost_);
-    cancelled = cancel_.check();
-  }
-  lock.unlock();
-  if (!cancelled) {
-    // An answer may still come for a command that nobody waits for any more.
-    lose(cancelled.error());
-    return std::unexpected(cancelled.error());
-  }
-  Error late(Errc::timeout,
-             fmt::format("no answer to {} within {} ms", to_string(command), timeout_.count()));
-  lose(late);
-  return std::unexpected(std::move(late).with_context(name_));
+  if (auto cancelled = cancel_.check(); !cancelled) return give_up(lock, std::move(cancelled).error());
+  max_message_ = std::max(max_message_, max_reply);
+  while (waiting_.contains(next_id_))
+    ++next_id_;
+  waiter->id = next_id_++;
+  waiter->deadline = std::chrono::steady_clock::now() + timeout_;
+  Header header;
+  header.id = waiter->id;
+  header.command = static_cast<std::uint16_t>(waiter->command);
+  waiting_[waiter->id] = waiter;
+  const auto& out = waiter->data.out;
+  send(main_, payload.finish(header, out.size()), std::move(fds), out);
+  return {};
 }
 
 // Under the lock.
-void Connection::send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds) {
-  stream.queue.push(std::move(message), std::move(fds));
+Result<Message> Connection::await(std::unique_lock<std::mutex>& lock, const Ticket& waiter) {
+  changed_.wait_until(lock, cancel_.stop(), waiter->deadline, [&] { return lost_ || waiter->reply; });
+  waiting_.erase(waiter->id);
+  main_.queue.let_go(waiter->data.out);
+  if (one_at_a_time_) changed_.notify_all();
+  if (waiter->reply) return std::move(*waiter->reply);
+  if (auto cancelled = cancel_.check(); !cancelled) return give_up(lock, std::move(cancelled).error());
+  auto late = give_up(lock, Error(Errc::timeout, fmt::format("no answer to {} within {} ms",
+                                                             to_string(waiter->command), timeout_.count())));
+  return std::unexpected(std::move(late).error().with_context(name_));
+}
+
+// An answer may still come for a command that nobody waits for any more, so the device is lost.  Then the
+// thread leaves the caller's memory and does not come back.
+std::unexpected<Error> Connection::give_up(std::unique_lock<std::mutex>& lock, Error why) {
+  if (!lost_) {
+    lock.unlock();
+    lose(why);
+    lock.lock();
+  } else {
+    why = *lost_;
+  }
+  changed_.wait(lock, [&] { return !reading_; });
+  return std::unexpected(std::move(why));
+}
+
+FrameReader::Landing Connection::landing(const Header& header) const {
+  std::lock_guard lock(mutex_);
+  const auto found = waiting_.find(header.id);
+  if (!header.is_reply() || header.failed() || lost_ || found == waiting_.end()) return {};
+  const auto& waiter = *found->second;
+  const bool right = waiter.command == static_cast<Command>(header.command) && !waiter.reply;
+  return right ? waiter.data.in : FrameReader::Landing{};
+}
+
+// Under the lock.
+void Connection::send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds,
+                      std::span<const std::byte> data) {
+  stream.queue.push(std::move(message), std::move(fds), data);
   // A broken stream is found by the thread, which then loses the device.
   const auto sent = stream.queue.flush(stream.socket.get());
   if (!sent || !*sent) wake();
@@ -194,7 +250,17 @@ bool Connection::serve(Stream& stream, short events) {
   }
   if (!(events & (POLLIN | POLLHUP | POLLERR))) return true;
   for (int i = 0; i < kBatch; ++i) {
+    {
+      std::lock_guard lock(mutex_);
+      if (lost_) return false;
+      reading_ = true;
+    }
     auto message = stream.reader.read(stream.socket.get());
+    {
+      std::lock_guard lock(mutex_);
+      reading_ = false;
+      if (lost_) changed_.notify_all();
+    }
     if (!message) {
       lose(std::move(message).error());
       return false;
@@ -235,6 +301,7 @@ Status Connection::take_reply(const Stream& stream, Message message) {
   } else {
     reply = std::move(message);
   }
+  if (found->second->forgotten) waiting_.erase(found);
   changed_.notify_all();
   return {};
 }

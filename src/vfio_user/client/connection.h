@@ -35,7 +35,37 @@ class Connection {
   /// The reply of a command that succeeded.  A refusal has Errc::device and the server's errno.
   /// `max_reply` allows a reply larger than a data transfer.
   Result<Message> call(protocol::Command command, MessageBuilder payload, std::vector<UniqueFd> fds = {},
-                       std::size_t max_reply = 0);
+                       std::size_t max_reply = 0) {
+    return call(command, std::move(payload), Data{}, std::move(fds), max_reply);
+  }
+  /// Much data of the caller's that is neither copied on its way out nor on its way in.
+  struct Data {
+    std::span<const std::byte> out;  ///< the command goes on with it
+    FrameReader::Landing in;         ///< Message::landed says how much of a reply is there
+  };
+  Result<Message> call(protocol::Command command, MessageBuilder payload, Data data,
+                       std::vector<UniqueFd> fds = {}, std::size_t max_reply = 0);
+
+  /// A command under way whose reply is awaited later.
+  struct Waiter {
+    protocol::Command command;
+    Data data;
+    Payload room{};  ///< where the reply lands, if that is not the caller's
+    std::uint16_t id = 0;
+    std::chrono::steady_clock::time_point deadline{};
+    bool forgotten = false;
+    std::optional<Result<Message>> reply{};
+  };
+  using Ticket = std::shared_ptr<Waiter>;
+  /// True if commands may be begun before earlier ones are answered.
+  bool may_run_ahead() const;
+  /// `out` goes on with the command and is the caller's again at once; what a reply has after its first
+  /// `head` bytes lands in `room`, which the ticket keeps.
+  Result<Ticket> begin(protocol::Command command, MessageBuilder payload, std::span<const std::byte> out,
+                       std::size_t head = 0, Payload room = {});
+  Result<Message> finish(const Ticket& ticket);
+  /// Nobody will ask for the reply.
+  void forget(const Ticket& ticket);
 
   /// From now on the server's commands come on a socket of their own.
   void use_twin(UniqueFd twin);
@@ -55,18 +85,20 @@ class Connection {
     FrameReader reader;  // the thread's
     SendQueue queue;
   };
-  struct Waiter {
-    protocol::Command command;
-    std::optional<Result<Message>> reply;
-  };
 
+  Status start(std::unique_lock<std::mutex>& lock, const Ticket& waiter, MessageBuilder payload,
+               std::vector<UniqueFd> fds, std::size_t max_reply);
+  Result<Message> await(std::unique_lock<std::mutex>& lock, const Ticket& waiter);
   void run();
   short wanted(const Stream& stream) const;
   /// False once the device is lost.
   bool serve(Stream& stream, short events);
   Status handle(Stream& stream, Message message);
   Status take_reply(const Stream& stream, Message message);
-  void send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds = {});
+  FrameReader::Landing landing(const protocol::Header& header) const;
+  void send(Stream& stream, std::vector<std::byte> message, std::vector<UniqueFd> fds = {},
+            std::span<const std::byte> data = {});
+  std::unexpected<Error> give_up(std::unique_lock<std::mutex>& lock, Error why);
   void wake();
 
   const std::string name_;
@@ -80,10 +112,11 @@ class Connection {
   std::condition_variable_any changed_;
   Stream main_;
   std::unique_ptr<Stream> twin_;
-  std::map<std::uint16_t, Waiter*> waiting_;
+  std::map<std::uint16_t, Ticket> waiting_;
   std::uint16_t next_id_ = 0;
   std::size_t max_message_;
   bool one_at_a_time_ = true;
+  bool reading_ = false;  // the thread may be writing to where a reply lands
   bool stopping_ = false;
   std::optional<Error> lost_;
   std::function<void(std::string)> on_lost_;

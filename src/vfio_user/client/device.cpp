@@ -33,12 +33,13 @@ Status ClientDevice::region_read(std::uint32_t index, std::uint64_t offset, std:
   for (std::size_t done = 0; done < to.size();) {
     const auto part = to.subspan(done, std::min(to.size() - done, peer_.max_transfer));
     const RegionAccessHead head{offset + done, index, static_cast<std::uint32_t>(part.size())};
-    HANDOVER_ASSIGN(const auto reply, connection_.call(Command::region_read, MessageBuilder().add(head)));
+    const Connection::Data into{.out = {}, .in = {wire_size<RegionAccessHead>(), part}};
+    HANDOVER_ASSIGN(const auto reply,
+                    connection_.call(Command::region_read, MessageBuilder().add(head), into));
     HANDOVER_ASSIGN_CONTEXT(const auto access, RegionAccess::decode(reply.payload), "{}", name_);
-    if (access.head.count != head.count || access.data.size() != part.size())
+    if (access.head.count != head.count || reply.landed != part.size())
       return fail(Errc::protocol, "{} gave {} bytes of region {} where {} were asked for", name_,
-                  access.data.size(), index, part.size());
-    std::ranges::copy(access.data, part.begin());
+                  reply.landed + access.data.size(), index, part.size());
     done += part.size();
   }
   return {};
@@ -50,7 +51,8 @@ Status ClientDevice::region_write(std::uint32_t index, std::uint64_t offset,
   for (std::size_t done = 0; done < from.size();) {
     const auto part = from.subspan(done, std::min(from.size() - done, peer_.max_transfer));
     const RegionAccessHead head{offset + done, index, static_cast<std::uint32_t>(part.size())};
-    HANDOVER_TRY(connection_.call(Command::region_write, MessageBuilder().add(head).data(part)));
+    HANDOVER_TRY(
+        connection_.call(Command::region_write, MessageBuilder().add(head), {.out = part, .in = {}}));
     done += part.size();
   }
   return {};
@@ -77,6 +79,12 @@ Result<Mapping> ClientDevice::map_area(std::uint32_t index, const vfio::RegionAr
   HANDOVER_ASSIGN_CONTEXT(auto mapping, Mapping::shared(region.file.get(), at, area.size, prot),
                           "{}: region {}", name_, index);
   return mapping;
+}
+
+vfio::AreaFile ClientDevice::area_file(std::uint32_t index, const vfio::RegionArea& area) const {
+  const auto& region = regions_.at(index);
+  if (!region.file) return {};
+  return {region.file.get(), region.info.offset + area.offset};
 }
 
 Status ClientDevice::set_irqs(const SetIrqsHead& head, std::vector<UniqueFd> fds) {
@@ -123,6 +131,7 @@ Status ClientDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> 
 Status ClientDevice::reset() {
   if (!(info_.flags & vfio::kDeviceFlagReset)) return fail(Errc::unsupported, "{} cannot be reset", name_);
   HANDOVER_TRY(connection_.call(Command::device_reset, {}));
+  if (v2_) v2_->forget_session();
   return {};
 }
 
@@ -151,7 +160,8 @@ Status ClientDevice::unmap_one(const vfio::DmaMapping& mapping) {
   DmaUnmap request;
   request.head.address = mapping.iova.value;
   request.head.size = mapping.size;
-  if (dma_log_ && dma_log_->started() && mapping.fd >= 0 && (mapping.flags & vfio::kDmaWrite)) {
+  if (!mapping.peer && dma_log_ && dma_log_->started() && mapping.fd >= 0 &&
+      (mapping.flags & vfio::kDmaWrite)) {
     // The last chance to learn what was written there.
     const DirtyBitmapShape shape{dma_log_->page_size(), bitmap_bytes(mapping.size, dma_log_->page_size())};
     const auto size = wire_size<DmaUnmapHead>() + wire_size<DirtyBitmapShape>() + shape.bytes;

@@ -28,13 +28,14 @@ class ClientDevice final : public vfio::Device {
   Status region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) override;
   Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) override;
   Result<Mapping> map_area(std::uint32_t index, const vfio::RegionArea& area) override;
+  vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override;
 
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override;
   Status reset() override;
   Status dma_map(const vfio::DmaMapping& mapping) override;
   Status dma_unmap(const vfio::IovaRange& range) override;
 
-  vfio::MigrationProtocol* migration() override { return migration_ ? &*migration_ : nullptr; }
+  vfio::MigrationProtocol* migration() override { return migration_.get(); }
   std::string migration_blocker() const override { return blocker_; }
   vfio::DmaLog* dma_log() override { return dma_log_ ? &*dma_log_ : nullptr; }
 
@@ -47,7 +48,6 @@ class ClientDevice final : public vfio::Device {
   struct Region {
     vfio::RegionInfo info;
     UniqueFd file;
-    std::optional<protocol::RegionType> type;
   };
 
   ClientDevice(const ClientOptions& options, UniqueFd socket, GuestMemory& memory, CancelToken cancel);
@@ -58,7 +58,8 @@ class ClientDevice final : public vfio::Device {
   Status read_info();
   Result<Region> read_region(std::uint32_t index);
   Status read_irqs();
-  Status find_migration();
+  Status find_features();
+  Status find_migration_region(bool keep_state);
   Status repair_state();
 
   Status check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const;
@@ -74,7 +75,8 @@ class ClientDevice final : public vfio::Device {
   std::vector<Region> regions_;
   std::vector<vfio::IrqInfo> irqs_;
   std::vector<std::vector<bool>> installed_;  // which vectors have an eventfd, one list an index
-  std::optional<ClientMigration> migration_;
+  std::unique_ptr<vfio::MigrationProtocol> migration_;
+  ClientMigration* v2_ = nullptr;  // migration_, if it is that
   std::optional<ClientDmaLog> dma_log_;
   std::string blocker_;
 };

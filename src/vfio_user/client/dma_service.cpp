@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+
+#include "handover/base/guarded_copy.h"
 
 namespace handover::vfio_user {
 
@@ -50,8 +51,8 @@ std::vector<vfio::DmaMapping> DmaService::touching(const vfio::IovaRange& range)
   return found;
 }
 
-// A part of one mapping: guest RAM by the file that it is in, other memory of ours by its address, and
-// what has neither by taking the IOVA for a guest-physical address.
+// A part of one mapping: guest RAM by the file that it is in, other memory (of a peer's, which its process
+// may cut short) by its address, and what has neither by taking the IOVA for a guest-physical address.
 bool DmaService::copy_part(const vfio::DmaMapping& mapping, std::uint64_t offset, std::span<std::byte> to,
                            std::span<const std::byte> from) {
   const auto size = to.size() + from.size();
@@ -64,11 +65,7 @@ bool DmaService::copy_part(const vfio::DmaMapping& mapping, std::uint64_t offset
                       });
   if (!is_ram && mapping.host) {
     auto* host = static_cast<std::byte*>(mapping.host) + offset;
-    if (to.empty())
-      std::memcpy(host, from.data(), from.size());
-    else
-      std::memcpy(to.data(), host, to.size());
-    return true;
+    return to.empty() ? guarded_write(host, from) : guarded_read(to, host);
   }
   if (!is_ram) return move(Gpa{mapping.iova.value + offset}, 0, size);
   // A block may appear in several pieces of the guest's address space.

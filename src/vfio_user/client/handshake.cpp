@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "handover/base/log.h"
+#include "handover/vfio/v1_migration.h"
 #include "vfio_user/client/device.h"
 #include "vfio_user/client/feature_call.h"
 
@@ -51,9 +52,10 @@ Result<std::unique_ptr<ClientDevice>> ClientDevice::open(const ClientOptions& op
       new ClientDevice(options, std::move(socket), memory, std::move(cancel)));
   HANDOVER_TRY(device->negotiate());
   // Some servers refuse everything but features to a device that another client left stopped.
-  HANDOVER_TRY(device->find_migration());
-  HANDOVER_TRY(device->repair_state());
+  HANDOVER_TRY(device->find_features());
+  if (!options.keep_state) HANDOVER_TRY(device->repair_state());
   HANDOVER_TRY(device->read_info());
+  HANDOVER_TRY(device->find_migration_region(options.keep_state));
   HANDOVER_TRY(device->read_irqs());
   return device;
 }
@@ -98,8 +100,6 @@ Status ClientDevice::read_info() {
   info_ = {info.flags, info.num_regions, info.num_irqs};
   for (std::uint32_t index = 0; index < info.num_regions; ++index) {
     HANDOVER_ASSIGN_CONTEXT(auto region, read_region(index), "region {}", index);
-    if (region.type == kRegionTypeMigrationV1 && !migration_)
-      blocker_ = fmt::format("{} speaks migration protocol v1 only", name_);
     regions_.push_back(std::move(region));
   }
   return {};
@@ -122,8 +122,8 @@ Result<ClientDevice::Region> ClientDevice::read_region(std::uint32_t index) {
     request.argsz = info.head.argsz;
   }
   Region region;
-  region.type = info.type;
-  region.info = {index, info.head.flags & ~vfio::kRegionCaps, info.head.size, info.head.offset, {}};
+  region.info = {index,    info.head.flags & ~vfio::kRegionCaps, info.head.size, info.head.offset, {},
+                 info.type};
   if (!(info.head.flags & vfio::kRegionMmap)) return region;
   struct stat file;
   if (reply.fds.empty() || ::fstat(reply.fds.front().get(), &file) < 0 || !S_ISREG(file.st_mode)) {
@@ -154,7 +154,7 @@ Status ClientDevice::read_irqs() {
   return {};
 }
 
-Status ClientDevice::find_migration() {
+Status ClientDevice::find_features() {
   bool all = true;
   for (const auto& [feature, methods] : {std::pair{kFeatureDmaLoggingStart, kFeatureSet},
                                          {kFeatureDmaLoggingStop, kFeatureSet},
@@ -180,9 +180,26 @@ Status ClientDevice::find_migration() {
   }
   HANDOVER_ASSIGN(probed.data_size, probe_feature(connection_, kFeatureMigDataSize, kFeatureGet));
   HANDOVER_ASSIGN(probed.precopy_info, probe_feature(connection_, kFeatureMigPrecopyInfo, kFeatureGet));
-  migration_.emplace(connection_, peer_, probed);
+  auto v2 = std::make_unique<ClientMigration>(connection_, peer_, probed);
+  v2_ = v2.get();
+  migration_ = std::move(v2);
   blocker_.clear();
   return {};
+}
+
+// A device speaks one of the two protocols: v2 if it has its features, else v1 if it has the region.
+Status ClientDevice::find_migration_region(bool keep_state) {
+  if (migration_) return {};
+  const auto region = vfio::V1Migration::find_region(*this);
+  if (!region) return {};
+  auto made = vfio::V1Migration::create(*this, *region);
+  if (!made) {
+    blocker_ = std::move(made).error().with_context(name_).to_string();
+    return {};
+  }
+  migration_ = std::move(*made);
+  blocker_.clear();
+  return keep_state ? Status{} : repair_state();
 }
 
 // A server may keep a device where the client before left it.

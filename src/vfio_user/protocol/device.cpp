@@ -52,7 +52,7 @@ Result<RegionInfoReply> RegionInfoReply::decode(std::span<const std::byte> paylo
     if (cap.id == kCapSparseMmap && !reply.sparse) {
       HANDOVER_ASSIGN(reply.sparse, decode_areas(in));
     } else if (cap.id == kCapType && !reply.type) {
-      RegionType type;
+      vfio::RegionType type;
       HANDOVER_ASSIGN(type.type, in.u32());
       HANDOVER_ASSIGN(type.subtype, in.u32());
       reply.type = type;

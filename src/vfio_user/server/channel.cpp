@@ -41,9 +41,9 @@ void Channel::read_messages() {
   if (reading_) wait_readable();
 }
 
-void Channel::send(std::vector<std::byte> message, std::vector<UniqueFd> fds) {
+void Channel::send(std::vector<std::byte> message, std::vector<UniqueFd> fds, Payload tail) {
   if (!socket_.is_open()) return;
-  queue_.push(std::move(message), std::move(fds));
+  queue_.push(std::move(message), std::move(fds), std::move(tail));
   if (!write_armed_) flush();
 }
 

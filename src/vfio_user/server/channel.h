@@ -30,7 +30,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
 
   void start(Handlers handlers);
   void set_max_size(std::size_t max_size) { reader_.set_max_size(max_size); }
-  void send(std::vector<std::byte> message, std::vector<UniqueFd> fds = {});
+  void send(std::vector<std::byte> message, std::vector<UniqueFd> fds = {}, Payload tail = {});
   /// Bytes that the client has not taken yet.
   std::size_t unsent() const { return queue_.bytes(); }
   /// While reading is off, what the client sends stays in the socket.

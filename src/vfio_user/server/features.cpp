@@ -11,14 +11,14 @@ using vfio::DeviceState;
 
 namespace {
 
-bool migrates(const DeviceSpec& spec) {
-  return spec.migration_features != 0;
+bool migrates(const Host& host) {
+  return host.options.migration == MigrationInterface::v2 && host.spec.migration_features != 0;
 }
-bool has_pre_copy(const DeviceSpec& spec) {
-  return spec.migration_features & vfio::kMigrationPreCopy;
+bool has_pre_copy(const Host& host) {
+  return migrates(host) && (host.spec.migration_features & vfio::kMigrationPreCopy);
 }
-bool logs(const DeviceSpec& spec) {
-  return spec.dma_logging;
+bool logs(const Host& host) {
+  return host.spec.dma_logging;
 }
 
 template <class Data>
@@ -51,7 +51,7 @@ struct FeatureTable {
   using Handler = Outcome (Session::*)(const Feature&);
   struct Row {
     std::uint32_t feature;
-    bool (*present)(const DeviceSpec&);
+    bool (*present)(const Host&);
     Handler get;
     Handler set;
   };
@@ -78,7 +78,7 @@ Outcome Session::device_feature(const Message& message) {
 
   const auto* row =
       std::ranges::find(FeatureTable::kRows, request.head.feature(), &FeatureTable::Row::feature);
-  if (row == std::end(FeatureTable::kRows) || !row->present(host_.spec))
+  if (row == std::end(FeatureTable::kRows) || !row->present(host_))
     return refuse(ENOTTY, "no feature {}", request.head.feature());
   if ((get && !row->get) || (set && !row->set))
     return refuse(EINVAL, "feature {} the other way", request.head.feature());
@@ -167,38 +167,37 @@ Outcome Session::get_precopy_info(const Feature& request) {
     return refuse(EINVAL, "pre-copy information in {}", vfio::to_string(state));
   const auto info = host_.model.precopy_info();
   if (!info) return refuse(ENODATA, "the device cannot say what pre-copy has left");
-  return answer_get(request, PrecopyInfoData{info->initial_bytes, info->dirty_bytes});
+  return answer_get(
+      request, PrecopyInfoData{info->initial_bytes, info->dirty_bytes, info->reinit ? kPrecopyReinit : 0});
 }
 
 Outcome Session::mig_data_read(const Message& message) {
   HANDOVER_ASSIGN(auto head, decode<MigDataHead>(message.payload));
-  if (!vfio::is_saving(host_.walker->state()))
+  if (!migrates(host_) || !vfio::is_saving(host_.walker->state()))
     return refuse(EINVAL, "migration data cannot be read in {}", vfio::to_string(host_.walker->state()));
   if (head.size > host_.options.max_data_xfer_size) return refuse(EINVAL, "{} bytes at once", head.size);
   if (head.argsz < wire_size<MigDataHead>() + std::uint64_t{head.size})
     return refuse(EINVAL, "argsz {}", head.argsz);
-  constexpr auto kFixed = wire_size<MigDataHead>();
-  Reply reply;
-  auto& out = reply.payload.payload();
-  out.zeros(kFixed + head.size);
-  const auto data = out.view().last(head.size);
+  Payload data(head.size);
   std::size_t got = 0;
   if (head.size > 0) {
     HANDOVER_ASSIGN(got, host_.model.migration_read(data));
   }
   if (got > data.size())
     return refuse(EIO, "the device gave {} bytes where {} were asked for", got, data.size());
+  data.cut(got);
   head.size = static_cast<std::uint32_t>(got);
-  head.argsz = static_cast<std::uint32_t>(kFixed + got);
-  reply.payload.overwrite(0, head);
-  reply.payload.cut(kFixed + got);
+  head.argsz = static_cast<std::uint32_t>(wire_size<MigDataHead>() + got);
+  Reply reply;
+  reply.payload.add(head);
+  reply.data = std::move(data);
   return reply;
 }
 
 Outcome Session::mig_data_write(const Message& message) {
   HANDOVER_ASSIGN(const auto request, MigData::decode(message.payload));
   const auto& head = request.head;
-  if (host_.walker->state() != DeviceState::resuming)
+  if (!migrates(host_) || host_.walker->state() != DeviceState::resuming)
     return refuse(EINVAL, "migration data cannot be written in {}", vfio::to_string(host_.walker->state()));
   if (head.size > host_.options.max_data_xfer_size) return refuse(EINVAL, "{} bytes at once", head.size);
   if (head.argsz < wire_size<MigDataHead>() + std::uint64_t{head.size})

@@ -56,6 +56,11 @@ void Session::negotiate(Message& message) {
   if (!request) return refuse_and_close(message.header, request.error());
   const auto& [version, client] = *request;
 
+  if (host_.options.migration == MigrationInterface::v1 && host_.spec.migration_features) {
+    auto region = V1Region::create(host_);
+    if (!region) return refuse_and_close(message.header, region.error());
+    v1_ = std::move(*region);
+  }
   Reply answer;
   Capabilities ours;
   ours.max_msg_fds = kServerMaxFds;

@@ -26,6 +26,16 @@ Status check_options(const ServerOptions& options) {
   if (options.max_dma_maps == 0 || options.max_dma_maps > kMaxDmaMaps)
     return fail(Errc::invalid_argument, "max_dma_maps is {}; 1 to {} are possible", options.max_dma_maps,
                 kMaxDmaMaps);
+  if (!(options.migration_features_mask & vfio::kMigrationStopCopy))
+    return fail(
+        Errc::invalid_argument,
+        "migration_features_mask {:#x} leaves no stop-copy; a device that cannot migrate is served with "
+        "MigrationInterface::none",
+        options.migration_features_mask);
+  if (options.v1_data_size < kPageSize || options.v1_data_size > kMaxTransfer ||
+      options.v1_data_size % kPageSize != 0)
+    return fail(Errc::invalid_argument, "v1_data_size is {}; whole pages from {} to {} are possible",
+                options.v1_data_size, kPageSize, kMaxTransfer);
   return {};
 }
 
@@ -72,6 +82,7 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
       });
       return;
     }
+    widen(client);
     connected_ = true;
     session_ = std::make_shared<Session>(host_, std::move(client));
     session_->start([weak = weak_from_this()] {

@@ -148,10 +148,9 @@ void Session::reply(const Header& command, Result<Reply> result) {
     log::debug("device `{}`: {} refused: {}", host_.spec.name,
                protocol::to_string(static_cast<Command>(command.command)), result.error().to_string());
   if (command.no_reply()) return;
-  if (result)
-    main_->send(result->payload.finish(reply_header(command)), std::move(result->fds));
-  else
-    main_->send(MessageBuilder().finish(reply_header(command, errno_of(result.error()))));
+  if (!result) return main_->send(MessageBuilder().finish(reply_header(command, errno_of(result.error()))));
+  auto message = result->payload.finish(reply_header(command), result->data.size());
+  main_->send(std::move(message), std::move(result->fds), std::move(result->data));
 }
 
 Outcome Session::dispatch(Message& message) {

@@ -7,6 +7,8 @@
 
 #include "vfio_user/server/channel.h"
 #include "vfio_user/server/host.h"
+#include "vfio_user/server/refusal.h"
+#include "vfio_user/server/v1_region.h"
 
 namespace handover::vfio_user {
 
@@ -14,6 +16,7 @@ namespace handover::vfio_user {
 struct Reply {
   MessageBuilder payload;
   std::vector<UniqueFd> fds;
+  Payload data;  ///< goes on after the payload
 };
 /// A reply, or nothing yet: complete() will be called.
 using Outcome = Result<std::optional<Reply>>;
@@ -65,9 +68,12 @@ class Session : public std::enable_shared_from_this<Session> {
   Outcome region_write(const Message& message);
   Outcome region_write_multi(const Message& message);
   Outcome device_reset();
+  /// Null: no such index.
+  const RegionSpec* find_region(std::uint32_t index) const;
   Status check_access(std::uint32_t region, std::uint64_t offset, std::uint64_t count,
                       std::uint32_t needs) const;
   Status write_region(std::uint32_t region, std::uint64_t offset, std::span<const std::byte> data);
+  Outcome write_device_state(const protocol::RegionAccess& access);
 
   // commands_dma.cpp
   Outcome dma_map(Message& message);
@@ -91,6 +97,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<Channel> main_;
   std::shared_ptr<Channel> twin_;
   std::function<void()> ended_;
+  std::unique_ptr<V1Region> v1_;  // if clients migrate the device by protocol v1
   bool negotiated_ = false;
   bool closed_ = false;
   bool busy_ = false;  // a command is under way
@@ -98,14 +105,5 @@ class Session : public std::enable_shared_from_this<Session> {
   std::deque<Message> waiting_;
   std::size_t waiting_bytes_ = 0;
 };
-
-/// A refusal with the errno that the client gets.
-template <class... Args>
-std::unexpected<Error> refuse(int err, fmt::format_string<Args...> format, Args&&... args) {
-  return std::unexpected(
-      Error(Errc::invalid_argument, fmt::format(format, std::forward<Args>(args)...), err));
-}
-/// The errno of a reply for an error of whatever origin; never 0.
-int errno_of(const Error& error);
 
 }  // namespace handover::vfio_user

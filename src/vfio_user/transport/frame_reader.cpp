@@ -62,15 +62,22 @@ Status FrameReader::begin_payload() {
     refused_ = message_.header;
     return fail(Errc::limit, "message of {} bytes; {} to {} are accepted", size, kHeaderSize, max_size_);
   }
-  message_.payload.resize(size - kHeaderSize);
+  const auto payload = size - kHeaderSize;
+  const auto landing = ask_landing_ ? ask_landing_(message_.header) : Landing{};
+  const bool fits = payload >= landing.head && payload - landing.head <= landing.to.size();
+  message_.landed = fits ? payload - landing.head : 0;
+  landing_ = landing.to.first(message_.landed);
+  message_.payload = Payload(payload - message_.landed);
   return {};
 }
 
 Result<std::optional<Message>> FrameReader::read(int socket) {
   for (;;) {
     const bool in_header = have_ < kHeaderSize;
-    const auto to = in_header ? std::span(header_).subspan(have_)
-                              : std::span(message_.payload).subspan(have_ - kHeaderSize);
+    const auto payload_end = kHeaderSize + message_.payload.size();
+    const auto to = in_header             ? std::span(header_).subspan(have_)
+                    : have_ < payload_end ? std::span(message_.payload).subspan(have_ - kHeaderSize)
+                                          : landing_.subspan(have_ - payload_end);
     if (!to.empty()) {
       HANDOVER_ASSIGN(auto got, receive(socket, to));
       if (got == 0) return std::nullopt;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 
 #include "handover/base/result.h"
@@ -16,6 +17,14 @@ class FrameReader {
  public:
   explicit FrameReader(std::size_t max_size) : max_size_(max_size) {}
 
+  /// Where the bytes of a payload after its first `head` go, instead of into Message::payload.
+  struct Landing {
+    std::size_t head = 0;
+    std::span<std::byte> to;  ///< a payload that has more stays whole; must live until the message is read
+  };
+  /// `ask` is called by read() when a message has begun.
+  void set_landing(std::function<Landing(const protocol::Header&)> ask) { ask_landing_ = std::move(ask); }
+
   /// The largest message that is accepted, header included.
   void set_max_size(std::size_t max_size) { max_size_ = max_size; }
 
@@ -30,6 +39,8 @@ class FrameReader {
   Status begin_payload();
 
   std::size_t max_size_;
+  std::function<Landing(const protocol::Header&)> ask_landing_;
+  std::span<std::byte> landing_;
   Message message_;
   std::byte header_[protocol::kHeaderSize];
   std::size_t have_ = 0;  // of header and payload

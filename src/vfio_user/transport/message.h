@@ -8,19 +8,21 @@
 #include "handover/base/byte_writer.h"
 #include "handover/base/unique_fd.h"
 #include "handover/vfio_user/protocol.h"
+#include "vfio_user/transport/payload.h"
 
 namespace handover::vfio_user {
 
 /// One message as it arrived; the descriptors close with it unless somebody takes them.
 struct Message {
   protocol::Header header;
-  std::vector<std::byte> payload;
+  Payload payload;
+  std::size_t landed = 0;  ///< bytes after the payload that went where the reader was told (FrameReader)
   std::vector<UniqueFd> fds;
 
   protocol::Command command() const { return static_cast<protocol::Command>(header.command); }
 };
 
-/// One message on its way out: header and payload in one buffer, so that they leave in one piece.
+/// One message on its way out: header and payload in one buffer.
 class MessageBuilder {
  public:
   MessageBuilder() { out_.zeros(protocol::kHeaderSize); }
@@ -42,31 +44,18 @@ class MessageBuilder {
     return *this;
   }
 
-  /// Drops what the payload has beyond `size` bytes.
-  void cut(std::size_t size) { size_ = std::min(size_, protocol::kHeaderSize + size); }
-  /// Writes a fixed part over what stands at `offset` of the payload.
-  template <protocol::FixedPart T>
-  void overwrite(std::size_t offset, const T& part) {
-    NativeWriter bytes;
-    protocol::encode(bytes, part);
-    std::ranges::copy(bytes.view(), out_.view().subspan(protocol::kHeaderSize + offset).begin());
-  }
-
-  /// Fills in the header, its size included, and gives the bytes away.
-  std::vector<std::byte> finish(protocol::Header header) {
-    auto size = std::min(size_, out_.size());
-    header.size = static_cast<std::uint32_t>(size);
+  /// Fills in the header, its size included, and gives the bytes away.  `following` bytes more belong to the
+  /// message, and are sent after these.
+  std::vector<std::byte> finish(protocol::Header header, std::size_t following = 0) {
+    header.size = static_cast<std::uint32_t>(out_.size() + following);
     NativeWriter head;
     protocol::encode(head, header);
     std::ranges::copy(head.view(), out_.view().begin());
-    auto bytes = out_.take();
-    bytes.resize(size);
-    return bytes;
+    return out_.take();
   }
 
  private:
   NativeWriter out_;
-  std::size_t size_ = static_cast<std::size_t>(-1);
 };
 
 /// The header of the reply to a command; `error` is an errno or 0.

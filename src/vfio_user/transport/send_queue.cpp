@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -10,8 +11,28 @@
 namespace handover::vfio_user {
 
 void SendQueue::push(std::vector<std::byte> message, std::vector<UniqueFd> fds) {
-  bytes_ += message.size();
-  waiting_.push_back({std::move(message), std::move(fds), 0});
+  push(std::move(message), std::move(fds), std::span<const std::byte>());
+}
+
+void SendQueue::push(std::vector<std::byte> message, std::vector<UniqueFd> fds, Payload tail) {
+  push(std::move(message), std::move(fds), std::span<const std::byte>(tail));
+  waiting_.back().kept = std::move(tail);
+}
+
+void SendQueue::push(std::vector<std::byte> message, std::vector<UniqueFd> fds,
+                     std::span<const std::byte> tail) {
+  bytes_ += message.size() + tail.size();
+  waiting_.push_back({std::move(message), std::move(fds), {}, tail, 0});
+}
+
+void SendQueue::let_go(std::span<const std::byte> tail) {
+  if (tail.empty()) return;
+  for (auto& item : waiting_) {
+    if (item.tail.data() != tail.data()) continue;
+    item.kept = Payload(tail.size());
+    std::ranges::copy(tail, item.kept.begin());
+    item.tail = item.kept;
+  }
 }
 
 void SendQueue::clear() {
@@ -22,10 +43,13 @@ void SendQueue::clear() {
 Result<bool> SendQueue::flush(int socket) {
   while (!waiting_.empty()) {
     auto& item = waiting_.front();
-    iovec part{item.bytes.data() + item.sent, item.bytes.size() - item.sent};
+    const auto head_sent = std::min(item.sent, item.bytes.size()), tail_sent = item.sent - head_sent;
+    // sendmsg() takes what it only reads as if it could write it.
+    iovec parts[] = {{item.bytes.data() + head_sent, item.bytes.size() - head_sent},
+                     {const_cast<std::byte*>(item.tail.data()) + tail_sent, item.tail.size() - tail_sent}};
     msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
+    message.msg_iov = parts;
+    message.msg_iovlen = 2;
     alignas(cmsghdr) std::byte control[CMSG_SPACE(protocol::kMaxFds * sizeof(int))] = {};
     if (item.sent == 0 && !item.fds.empty()) {
       if (item.fds.size() > protocol::kMaxFds)
@@ -50,7 +74,7 @@ Result<bool> SendQueue::flush(int socket) {
     }
     item.sent += static_cast<std::size_t>(sent);
     bytes_ -= static_cast<std::size_t>(sent);
-    if (item.sent == item.bytes.size()) waiting_.pop_front();
+    if (item.sent == item.size()) waiting_.pop_front();
   }
   return true;
 }

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "handover/base/units.h"
+
 namespace handover::vfio_user {
 namespace {
 
@@ -70,7 +72,13 @@ Result<UniqueFd> connect_unix(const std::string& path, const CancelToken& cancel
     auto waited = wait_fd(-1, 0, cancel, std::chrono::steady_clock::now() + kRetry);
     if (!waited && waited.error().code() != Errc::timeout) return std::unexpected(std::move(waited).error());
   }
+  widen(socket);
   return socket;
+}
+
+void widen(const UniqueFd& socket) {
+  constexpr int kRoom = static_cast<int>(2 * MiB);
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &kRoom, sizeof kRoom);
 }
 
 }  // namespace handover::vfio_user

@@ -14,4 +14,8 @@ Result<UniqueFd> listen_unix(const std::string& path);
 /// Waits while the server's backlog is full.
 Result<UniqueFd> connect_unix(const std::string& path, const CancelToken& cancel, Deadline deadline);
 
+/// Lets as much of a large message into the socket at once as the host allows, so that neither side has to be
+/// woken again and again for the rest of it.
+void widen(const UniqueFd& socket);
+
 }  // namespace handover::vfio_user

@@ -61,6 +61,8 @@ Status AcceleratorDriver::set_up(PciSetup& pci) {
     store_record(slot_record(slot), SlotRecord{});
   for (std::uint32_t page = 0; page < kWindowPages; ++page)
     store_record(window_record(page), SlotRecord{});
+  for (std::uint32_t peer = 0; peer <= kStaging; ++peer)
+    store_record(peer_record(peer), PeerRecord{});
   for (std::uint32_t entry = 0; entry < kArchiveEntries; ++entry)
     store_record(archive_record(entry), ArchiveRecord{});
   for (std::uint32_t entry = 0; entry < kRingEntries; ++entry)
@@ -87,11 +89,13 @@ void AcceleratorDriver::put_job(JobRecord job) {
   Descriptor descriptor{};
   descriptor.id = job.id;
   descriptor.operation = job.operation;
-  descriptor.device_offset = slot_offset(job.slot) + job.offset;
+  descriptor.device_offset = device_offset(job);
   descriptor.length = job.length;
   const Content bytes = content(job.slot, job.kind, job.generation);
+  const bool with_peer = job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer;
   switch (static_cast<Operation>(job.operation)) {
     case Operation::copy_in: {
+      if (with_peer) break;
       const Gpa from = source(device_.submitted);
       generate(bytes, job.offset, context_.ram.view(from, job.length));
       context_.ram.written(from, job.length);
@@ -107,6 +111,11 @@ void AcceleratorDriver::put_job(JobRecord job) {
     case Operation::hash:
       break;
   }
+  if (with_peer) {
+    descriptor.guest_address = peer_page(job.peer).value;
+    device_.peer_tried = context_.registers.clock;
+  }
+  if (job.purpose != Purpose::own) device_.peer_job = device_.submitted + 1;
   store_record(job_record(device_.submitted), job);
   context_.ram.store(area_ + DeviceArea::kSubmission + device_.submitted % kRingEntries * sizeof(Descriptor),
                      descriptor);

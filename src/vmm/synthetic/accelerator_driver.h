@@ -21,6 +21,10 @@ namespace handover::vmm::synthetic {
 /// completion that is missing, doubled, foreign or wrong is a mismatch.  What COPY_OUT brought stays in an
 /// archive that is read again later, so that memory which the device wrote and nobody sent is found out.
 ///
+/// Where the platform has peer to peer, some jobs go between device memory and the window of another
+/// accelerator: each device has a page of its own in every other's window, which it fills by DMA, and which
+/// is compared by the CPU and fetched back by DMA.  Where the platform has none such jobs must fail.
+///
 /// A view over registers and guest memory, made anew when needed; it has no state of its own.
 /// Errc::mismatch: the guest found something wrong.  A device that is gone is no failure: the driver forgets
 /// it.
@@ -53,16 +57,20 @@ class AcceleratorDriver {
     std::uint32_t stage = 0;
     std::uint32_t next_slot = 0;
     std::uint64_t slots_checked = 0;
+    bool staging_asked = false;
     std::uint64_t waiting_since = 0;
   };
   /// True when all has been checked, or the device is gone.
   Result<bool> verify(Verification& progress);
 
  private:
-  // Geometry of device memory.
+  // Geometry of device memory: slots, of which the last is for staging unless it is the only one.
   std::uint64_t slot_bytes() const;
-  std::uint32_t slot_count() const;
+  std::uint32_t all_slots() const;
+  std::uint32_t slot_count() const { return has_staging() ? all_slots() - 1 : all_slots(); }
+  bool has_staging() const { return all_slots() > 1; }
   std::uint64_t slot_offset(std::uint32_t slot) const;
+  std::uint64_t device_offset(const JobRecord& job) const;
 
   // Records in guest memory.
   template <class Record>
@@ -80,6 +88,10 @@ class AcceleratorDriver {
   }
   Gpa window_record(std::uint32_t page) const {
     return area_ + DeviceArea::kWindowRecords + page * kSlotRecordBytes;
+  }
+  /// kStaging: of the staging slot.
+  Gpa peer_record(std::uint32_t peer) const {
+    return area_ + DeviceArea::kPeerRecords + peer * kPeerRecordBytes;
   }
   Gpa source(std::uint64_t job) const {
     return area_ + DeviceArea::kSources + job % kMaxInFlight * kSlotBytes;
@@ -106,6 +118,23 @@ class AcceleratorDriver {
   Content content(std::uint32_t slot, std::uint32_t kind, std::uint32_t generation) const;
 
   Status submit_hashes(Verification& progress);
+
+  // Peers.
+  static constexpr std::uint32_t kStaging = kMaxDevices;
+  /// This device's page in the window of a peer.
+  Gpa peer_page(std::uint32_t peer) const;
+  std::optional<std::uint32_t> choose_peer();
+  /// True if a job was submitted.
+  Result<bool> submit_to_peers();
+  Status submit_put(std::uint32_t peer);
+  Status submit_fetch(std::uint32_t peer);
+  /// False if nothing is known of the staging slot.
+  Result<bool> submit_staged_hash();
+  Status judge_peer(const accelerator::CompletionRecord& record, const JobRecord& job);
+  Status check_peer(std::uint32_t peer);
+  bool peer_gone(std::uint32_t peer) const;
+  /// A job that touches a peer is under way; there is never more than one.
+  bool peer_busy() const { return device_.peer_job > device_.completed; }
 
   // BAR 2.
   Status exercise_window();

@@ -28,12 +28,17 @@ std::uint64_t AcceleratorDriver::slot_bytes() const {
   return std::min(kSlotBytes, device_.memory_size & ~std::uint64_t{7});
 }
 
-std::uint32_t AcceleratorDriver::slot_count() const {
+std::uint32_t AcceleratorDriver::all_slots() const {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(kMaxSlots, device_.memory_size / slot_bytes()));
 }
 
 std::uint64_t AcceleratorDriver::slot_offset(std::uint32_t slot) const {
-  return slot * (device_.memory_size / slot_count() & ~std::uint64_t{7});
+  return slot * (device_.memory_size / all_slots() & ~std::uint64_t{7});
+}
+
+std::uint64_t AcceleratorDriver::device_offset(const JobRecord& job) const {
+  const bool staging = job.purpose == Purpose::from_peer || job.purpose == Purpose::staged;
+  return staging ? slot_offset(slot_count()) : slot_offset(job.slot) + job.offset;
 }
 
 Content AcceleratorDriver::content(std::uint32_t slot, std::uint32_t kind, std::uint32_t generation) const {
@@ -63,6 +68,10 @@ Status AcceleratorDriver::submit_one() {
   if (choice % 4 == 0) HANDOVER_TRY(check_archive((choice >> 8) % kArchiveEntries));
   if ((choice >> 4) % 8 == 0) HANDOVER_TRY(exercise_window());
   if (!running()) return {};
+  if ((choice >> 20) % 4 == 0) {
+    HANDOVER_ASSIGN(const bool submitted, submit_to_peers());
+    if (submitted || !running()) return {};
+  }
   HANDOVER_ASSIGN(const auto record, load_record<SlotRecord>(slot_record(slot), "the record of a slot"));
   static constexpr Operation kMix[8] = {Operation::copy_in,  Operation::copy_in,  Operation::copy_in,
                                         Operation::copy_out, Operation::copy_out, Operation::fill,
@@ -121,13 +130,17 @@ std::uint64_t AcceleratorDriver::expected_hash(const JobRecord& job) const {
 // Before anything is done with a record: it comes from memory that a stream may have brought.
 Status AcceleratorDriver::check_sense(const JobRecord& job) const {
   if (job.length == 0 || !range_fits(job.offset, job.length, slot_bytes()) || job.slot >= slot_count() ||
-      job.archive >= kArchiveEntries || !range_fits(job.shift, job.length, kSlotBytes))
+      job.archive >= kArchiveEntries || !range_fits(job.shift, job.length, kSlotBytes) ||
+      job.purpose > Purpose::staged || job.peer >= context_.registers.device_count)
     return wrong(fmt::format("the record of job {} in guest memory makes no sense", device_.completed));
   return {};
 }
 
 bool AcceleratorDriver::plausible(const CompletionRecord& record, const JobRecord& job) const {
-  if (record.id != job.id || record.status != static_cast<std::uint32_t>(JobStatus::ok)) return false;
+  if (record.id != job.id) return false;
+  const bool with_peer = job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer;
+  if (with_peer && record.status == static_cast<std::uint32_t>(JobStatus::dma_fault)) return true;
+  if (record.status != static_cast<std::uint32_t>(JobStatus::ok)) return false;
   return static_cast<Operation>(job.operation) != Operation::hash || record.result == expected_hash(job);
 }
 
@@ -135,6 +148,7 @@ Status AcceleratorDriver::judge(const CompletionRecord& record, const JobRecord&
   if (record.id != job.id)
     return wrong(
         fmt::format("completion {}: expected id {:#x}, got {:#x}", device_.completed, job.id, record.id));
+  if (job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer) return judge_peer(record, job);
   if (record.status != static_cast<std::uint32_t>(JobStatus::ok))
     return wrong(fmt::format("completion {} of operation {} on slot {}: expected status 0, got {}",
                              device_.completed, job.operation, job.slot, record.status));
@@ -143,7 +157,7 @@ Status AcceleratorDriver::judge(const CompletionRecord& record, const JobRecord&
       return wrong(fmt::format(
           "XXH3 of {} bytes at {:#x} of device memory (slot {}, generation {}): expected {:#018x}, got "
           "{:#018x}",
-          job.length, slot_offset(job.slot) + job.offset, job.slot, job.generation, expected, record.result));
+          job.length, device_offset(job), job.slot, job.generation, expected, record.result));
   if (static_cast<Operation>(job.operation) == Operation::copy_out) return take_archive(job);
   return {};
 }

@@ -29,6 +29,7 @@ Status AcceleratorDriver::exercise_window() {
   if (device_.window_bar == 0) return {};
   const std::uint64_t choice = context_.registers.next_random();
   const auto page = static_cast<std::uint32_t>((choice >> 8) % kWindowPages);
+  if (choice % 8 == 0) HANDOVER_TRY(check_peer((choice >> 16) % context_.registers.device_count));
   return choice % 2 == 0 ? write_window(page) : check_window(page);
 }
 
@@ -77,6 +78,11 @@ Status AcceleratorDriver::submit_hashes(Verification& progress) {
     HANDOVER_TRY(submit_read(progress.next_slot, Operation::hash, true));
     ++progress.slots_checked;
   }
+  if (progress.next_slot == slot_count() && !progress.staging_asked && outstanding() < kMaxInFlight) {
+    progress.staging_asked = true;
+    HANDOVER_ASSIGN(const bool submitted, submit_staged_hash());
+    if (submitted) ++progress.slots_checked;
+  }
   return {};
 }
 
@@ -104,7 +110,7 @@ Result<bool> AcceleratorDriver::verify(Verification& progress) {
       const Status submitted = submit_hashes(progress);
       if (device_.submitted != before) ring_doorbell();
       HANDOVER_TRY(submitted);
-      if (progress.next_slot == slot_count() && outstanding() == 0) progress.stage = rest;
+      if (progress.staging_asked && outstanding() == 0) progress.stage = rest;
       return false;
     }
     default:
@@ -113,6 +119,8 @@ Result<bool> AcceleratorDriver::verify(Verification& progress) {
       if (device_.window_bar != 0)
         for (std::uint32_t page = 0; page < kWindowPages && running(); ++page)
           HANDOVER_TRY(check_window(page));
+      for (std::uint32_t peer = 0; peer < context_.registers.device_count; ++peer)
+        HANDOVER_TRY(check_peer(peer));
       return true;
   }
 }

@@ -21,6 +21,14 @@ struct SlotRecord {
 };
 static_assert(sizeof(SlotRecord) == kSlotRecordBytes);
 
+/// What a job is between.
+enum class Purpose : std::uint32_t {
+  own,        ///< device memory and guest memory
+  to_peer,    ///< from device memory into the device's page of a peer's window
+  from_peer,  ///< from there into the staging slot of device memory
+  staged,     ///< a hash of the staging slot
+};
+
 /// A job under way, with what its part of device memory holds when the device comes to it.
 struct JobRecord {
   std::uint64_t id = 0;
@@ -32,7 +40,9 @@ struct JobRecord {
   std::uint32_t length = 0;
   std::uint32_t archive = 0;  ///< COPY_OUT: the entry, and where in it
   std::uint32_t shift = 0;
-  std::uint64_t reserved[2] = {};
+  Purpose purpose = Purpose::own;
+  std::uint32_t peer = 0;  ///< to_peer, from_peer: index of the other device
+  std::uint64_t reserved = 0;
   std::uint64_t check = 0;
 };
 static_assert(sizeof(JobRecord) == kJobRecordBytes);
@@ -55,6 +65,19 @@ struct ArchiveRecord {
   }
 };
 static_assert(sizeof(ArchiveRecord) == kArchiveRecordBytes && kSlotBytes == 65536);
+
+/// What the device has put into its page of a peer's window, or what it has fetched into its staging slot: a
+/// page of what one of its own slots held.
+struct PeerRecord {
+  std::uint32_t valid = 0;  ///< 0: nothing is known, or a job is about to change it
+  std::uint32_t slot = 0;
+  std::uint32_t kind = 0;
+  std::uint32_t generation = 0;
+  std::uint32_t offset = 0;  ///< in the slot
+  std::uint32_t reserved = 0;
+  std::uint64_t check = 0;
+};
+static_assert(sizeof(PeerRecord) == kPeerRecordBytes);
 
 /// The check of a record at its place; `salt` is the guest's seed.
 template <class Record>

@@ -14,12 +14,16 @@ inline constexpr std::uint32_t kMaxInFlight = 8;
 inline constexpr std::uint64_t kSlotBytes = 64 * KiB;  ///< the most that one job moves
 inline constexpr std::uint32_t kMaxSlots = 16384;      ///< 1 GiB of device memory is covered without gaps
 inline constexpr std::uint32_t kArchiveEntries = 16;   ///< results of COPY_OUT that stay and are read again
-inline constexpr std::uint32_t kWindowPages = accelerator::kWindowSize / kPageSize;
 inline constexpr std::uint32_t kMaxDevices = 31;
+/// Of a device's window the CPU writes the first half; of the second half, page i belongs to the i-th device,
+/// which writes it by DMA.  Devices beyond only receive.
+inline constexpr std::uint32_t kWindowPages = accelerator::kWindowSize / kPageSize / 2;
+inline constexpr std::uint32_t kPeerPages = kWindowPages;
 
 inline constexpr std::uint64_t kJobRecordBytes = 64;
 inline constexpr std::uint64_t kSlotRecordBytes = 16;
 inline constexpr std::uint64_t kArchiveRecordBytes = 32;
+inline constexpr std::uint64_t kPeerRecordBytes = 32;
 
 /// Offsets in the memory of one accelerator's driver; everything begins on a page.
 struct DeviceArea {
@@ -28,7 +32,8 @@ struct DeviceArea {
   static constexpr std::uint64_t kJobs = kCompletion + kPageSize;
   static constexpr std::uint64_t kArchiveRecords = kJobs + kRingEntries * kJobRecordBytes;
   static constexpr std::uint64_t kWindowRecords = kArchiveRecords + kPageSize;
-  static constexpr std::uint64_t kSlotRecords = kWindowRecords + kPageSize;
+  static constexpr std::uint64_t kPeerRecords = kWindowRecords + kPageSize;  ///< a peer each, then staging
+  static constexpr std::uint64_t kSlotRecords = kPeerRecords + kPageSize;
   static constexpr std::uint64_t kSources = kSlotRecords + kMaxSlots * kSlotRecordBytes;
   static constexpr std::uint64_t kArchive = kSources + kMaxInFlight * kSlotBytes;
   static constexpr std::uint64_t kBytes = kArchive + kArchiveEntries * kSlotBytes;
@@ -36,7 +41,9 @@ struct DeviceArea {
 static_assert(DeviceArea::kCompletion % kPageSize == 0 && DeviceArea::kArchiveRecords % kPageSize == 0);
 static_assert(kRingEntries * sizeof(accelerator::CompletionRecord) <= kPageSize);
 static_assert(kArchiveEntries * kArchiveRecordBytes <= kPageSize &&
-              kWindowPages * kSlotRecordBytes <= kPageSize);
+              kWindowPages * kSlotRecordBytes <= kPageSize &&
+              (kMaxDevices + 1) * kPeerRecordBytes <= kPageSize);
+static_assert(accelerator::kWindowMappableOffset <= kWindowPages * kPageSize, "peers reach what is mapped");
 
 /// How the synthetic guest uses its RAM: page 0 stays unused, then a driver area for each device, the table
 /// with the generation of every page of the working set (u32 each), and the working set, which may lie on

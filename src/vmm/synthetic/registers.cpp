@@ -10,8 +10,9 @@ std::uint64_t Registers::next_random() {
   return mix(random);
 }
 
+// Version 2 lays the guest's memory out differently (P2P), so that version 1 cannot be gone on with.
 const std::shared_ptr<const vmstate::Description>& Registers::description() {
-  static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 1)
+  static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 2, 2)
                                  .field("state", &DeviceRegisters::state)
                                  .field("slot", &DeviceRegisters::slot)
                                  .field("registers_bar", &DeviceRegisters::registers_bar)
@@ -25,15 +26,18 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
                                  .field("last_probe", &DeviceRegisters::last_probe)
                                  .field("unseen_since", &DeviceRegisters::unseen_since)
                                  .field("window_writes", &DeviceRegisters::window_writes)
+                                 .field("peer_job", &DeviceRegisters::peer_job)
+                                 .field("peer_tried", &DeviceRegisters::peer_tried)
                                  .done();
   static const auto registers =
-      vmstate::Describe<Registers>("synthetic-vcpu", 1)
+      vmstate::Describe<Registers>("synthetic-vcpu", 2, 2)
           .field("ram_size", &Registers::ram_size)
           .field("working_set_pages", &Registers::working_set_pages)
           .field("device_limit", &Registers::device_limit)
           .field("seed", &Registers::seed)
           .field("dirty_rate", &Registers::dirty_rate)
           .field("job_rate", &Registers::job_rate)
+          .field("p2p", &Registers::p2p)
           .field("clock", &Registers::clock)
           .field("steps", &Registers::steps)
           .field("random", &Registers::random)
@@ -46,6 +50,8 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
           .field("pages_checked", &Registers::pages_checked)
           .field("jobs_submitted", &Registers::jobs_submitted)
           .field("jobs_completed", &Registers::jobs_completed)
+          .field("p2p_jobs", &Registers::p2p_jobs)
+          .field("p2p_faults", &Registers::p2p_faults)
           .field("interrupts", &Registers::interrupts)
           .field("spurious_interrupts", &Registers::spurious_interrupts)
           .field("interrupts_lost", &Registers::interrupts_lost)
@@ -78,6 +84,9 @@ Status Registers::check(std::uint64_t ram_size_here) const {
     if (device.completed > device.submitted || device.submitted - device.completed > kMaxInFlight)
       return fail(Errc::protocol, "{} jobs are submitted and {} completed", device.submitted,
                   device.completed);
+    if (device.peer_job > device.submitted)
+      return fail(Errc::protocol, "job {} is said to touch a peer and {} are submitted", device.peer_job,
+                  device.submitted);
   }
   return {};
 }

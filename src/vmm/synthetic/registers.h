@@ -29,6 +29,8 @@ struct DeviceRegisters {
   std::uint64_t last_probe = 0;
   std::uint64_t unseen_since = 0;  ///< a completion is in the ring and no interrupt told of it; 0: none
   std::uint64_t window_writes = 0;
+  std::uint64_t peer_job = 0;    ///< number + 1 of the newest job that touches a peer; 0: none yet
+  std::uint64_t peer_tried = 0;  ///< when that was submitted
 };
 
 /// The synthetic CPU's registers: the whole state of its program.  Everything else is in guest memory.
@@ -41,6 +43,7 @@ struct Registers {
   std::uint64_t seed = 0;
   std::uint64_t dirty_rate = 0;  ///< bytes a second
   std::uint64_t job_rate = 0;    ///< jobs a second for each device
+  bool p2p = true;               ///< the platform lets devices reach each other's memory
 
   std::uint64_t clock = 0;  ///< nanoseconds that the guest has run
   std::uint64_t steps = 0;
@@ -56,6 +59,8 @@ struct Registers {
 
   std::uint64_t jobs_submitted = 0;
   std::uint64_t jobs_completed = 0;
+  std::uint64_t p2p_jobs = 0;
+  std::uint64_t p2p_faults = 0;
   std::uint64_t interrupts = 0;
   std::uint64_t spurious_interrupts = 0;
   std::uint64_t interrupts_lost = 0;

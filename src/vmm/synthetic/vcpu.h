@@ -25,10 +25,11 @@ namespace handover::vmm::synthetic {
 /// thread; what is raised and not yet handled is part of the registers.
 class SyntheticVcpu final : public Vcpu, public InterruptSink {
  public:
-  /// Fails if the guest does not fit into memory.  `devices` is how many it drives at most.
+  /// Fails if the guest does not fit into memory.  `devices` is how many it drives at most; `p2p` is what its
+  /// firmware tells it of the platform: whether devices reach each other.
   static Result<std::unique_ptr<SyntheticVcpu>> create(std::uint32_t index, GuestMemory& memory,
                                                        AddressSpace& bus, const GuestOptions& options,
-                                                       std::uint32_t devices);
+                                                       std::uint32_t devices, bool p2p = true);
   ~SyntheticVcpu() override;
 
   // Vcpu

@@ -229,5 +229,26 @@ TEST_F(MachineTest, ObserversSeeEachChange) {
   EXPECT_THAT(seen, ElementsAre("prelaunch>running", "running>paused"));
 }
 
+TEST_F(MachineTest, AtASafePointNoVcpuRunsAndTheRunStateStays) {
+  auto at_safe_point = [&](Status result) {
+    return loop_.call([&] {
+      return machine_->at_safe_point([&] {
+        log_.push_back("work");
+        return result;
+      });
+    });
+  };
+  EXPECT_TRUE(at_safe_point({}));
+  EXPECT_THAT(log_, ElementsAre("work")) << "nothing runs that would have to pause";
+  ASSERT_TRUE(start());
+  log_.clear();
+  EXPECT_TRUE(at_safe_point({}));
+  EXPECT_THAT(log_, ElementsAre("vcpu pause", "work", "vcpu resume"));
+  log_.clear();
+  EXPECT_FALSE(at_safe_point(fail(Errc::device, "broken")));
+  EXPECT_THAT(log_, ElementsAre("vcpu pause", "work", "vcpu resume")) << "also after a failure";
+  EXPECT_EQ(machine_->state(), RunState::running);
+}
+
 }  // namespace
 }  // namespace handover

@@ -339,6 +339,45 @@ TEST(Engine, AStreamInAFileIsCommittedWhenDurableAndLoadsLater) {
   ::unlink(path);
 }
 
+// A destination acknowledges what it was asked, and nothing else.
+TEST(Engine, AnswersThatNobodyAskedForEndTheMigrationAndTheMachineRunsOn) {
+  const auto answered_with = [](std::initializer_list<std::uint8_t> answer) {
+    SmallMachine from{kRam, RunState::prelaunch};
+    from.fill(9);
+    EXPECT_TRUE(from.start());
+    auto [near, far] = connected();
+    auto options = Pair::quick();
+    options.capabilities.switchover_ack = true;
+    // The guest writes on, so nothing but the answer ends this.
+    options.parameters.max_bandwidth = 1 * MiB;
+    options.parameters.downtime_limit_ms = 0;
+    Source source(from.machine, &from.ram_migration, options);
+    std::vector<std::byte> bytes;
+    for (const auto one : answer)
+      bytes.push_back(std::byte{one});
+    EXPECT_TRUE(far->write_all(bytes));
+    std::thread reader([&, &channel = *far] {
+      std::byte buffer[4096];
+      for (;;) {
+        const auto got = channel.read_some(buffer);
+        if (!got || *got == 0) return;
+      }
+    });
+    source.start(std::move(near));
+    EXPECT_EQ(source.wait(), MigrationStatus::failed);
+    reader.join();
+    EXPECT_TRUE(from.machine.running());
+    return source.statistics().error;
+  };
+  EXPECT_THAT(answered_with({0, 7, 0, 0}), HasSubstr("acknowledged 1 times and was asked 0"));
+  EXPECT_THAT(answered_with({0, 3, 0, 1, 0}), HasSubstr("REQ_PAGES"));
+  EXPECT_THAT(answered_with({0, 99, 0, 0}), HasSubstr("unknown message 99"));
+  // LOAD_PROGRESS of a section that does not exist.
+  EXPECT_THAT(answered_with({0x48, 0x01, 0, 36, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                             0,    0,    0, 0,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
+              HasSubstr("section 256"));
+}
+
 TEST(Engine, AnAddressThatNobodyListensOnFailsAndTheMachineRunsOn) {
   SmallMachine from{kRam, RunState::prelaunch};
   ASSERT_TRUE(from.start());

@@ -227,6 +227,36 @@ TEST_F(HostileServer, SilenceLosesTheDeviceAfterItsTime) {
   EXPECT_TRUE((*device)->lost());
 }
 
+// The caller's memory is the caller's again when a call has failed, whatever still comes.
+TEST_F(HostileServer, AReplyThatStopsInTheMiddleIsNotGoneOnWithInTheCallersMemory) {
+  std::atomic<bool> given_up{false};
+  server_.on(Command::region_read, [&](ScriptedServer& server, const Message& message) {
+    const auto head = *decode<RegionAccessHead>(message.payload);
+    auto bytes = MessageBuilder()
+                     .add(head)
+                     .data(std::vector(head.count, std::byte{0xee}))
+                     .finish(reply_header(message.header));
+    const auto half = bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2);
+    server.send({bytes.begin(), half});
+    EXPECT_TRUE(eventually([&] { return given_up.load(); }));
+    server.send({half, bytes.end()});
+    Answer answer;
+    answer.silent = true;
+    return answer;
+  });
+  auto device = server_.connect(*memory_, std::chrono::seconds(5));
+  ASSERT_TRUE(device) << device.error().to_string();
+  std::vector<std::byte> buffer(0x1000);
+  const auto read = (*device)->region_read(0, 0, buffer);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code(), Errc::timeout);
+  EXPECT_TRUE((*device)->lost());
+  std::ranges::fill(buffer, std::byte{0x11});
+  given_up = true;
+  device->reset();
+  EXPECT_EQ(buffer, std::vector(0x1000, std::byte{0x11}));
+}
+
 TEST_F(HostileServer, DmaIsServedOnlyWhereItWasMappedForIt) {
   constexpr auto kTop = ~std::uint64_t{0};
   struct Case {

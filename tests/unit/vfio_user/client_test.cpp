@@ -1,8 +1,13 @@
 #include "handover/vfio_user/client.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstring>
 #include <future>
+#include <random>
 
+#include "unit/memory/random_seed.h"
 #include "unit/vfio_user/served_toy.h"
 
 namespace handover::vfio_user {
@@ -240,6 +245,80 @@ TEST_F(ClientAndServer, BitsOfARangeThatIsUnmappedWhileLoggingAreKeptUntilReport
   EXPECT_EQ(load_le<std::uint64_t>(report->data()), 0x8u);
 }
 
+/// Memory of another device's process.
+struct PeerMemory {
+  PeerMemory() {
+    EXPECT_EQ(::ftruncate(file.get(), kBytes), 0);
+    bytes = std::make_shared<const Mapping>(std::move(*Mapping::shared(file.get(), 0, kBytes, 3)));
+  }
+  vfio::DmaMapping at(Iova iova, bool with_fd) const {
+    return {.iova = iova,
+            .size = kBytes,
+            .fd = with_fd ? file.get() : -1,
+            .offset = 0,
+            .host = bytes->data(),
+            .keep = bytes,
+            .peer = true};
+  }
+  static constexpr std::uint64_t kBytes = 0x4000;
+  UniqueFd file{::memfd_create("peer", MFD_CLOEXEC)};
+  std::shared_ptr<const Mapping> bytes;
+};
+constexpr std::uint64_t kPeerAt = 0xc0000000;
+
+TEST_F(ClientAndServer, MemoryOfAPeerIsReachedByDescriptorAndByMessage) {
+  ASSERT_TRUE(map_ram());
+  for (const bool with_fd : {true, false}) {
+    PeerMemory peer;
+    ASSERT_TRUE(device_->dma_map(peer.at(Iova{kPeerAt}, with_fd)));
+    EXPECT_EQ(dma(1, kPeerAt + 0x1010, 0x2000, 0x3c), 2u);
+    EXPECT_EQ(peer.bytes->data()[0x100f], std::byte{0});
+    EXPECT_EQ(peer.bytes->data()[0x1010], std::byte{0x3c});
+    EXPECT_EQ(peer.bytes->data()[0x300f], std::byte{0x3c});
+    EXPECT_EQ(dma(2, kPeerAt + 0x1010, 0x2000), 2u);
+    EXPECT_EQ(toy_->last_read(), std::vector(0x2000, std::byte{0x3c}));
+    EXPECT_EQ(dma(1, kPeerAt + PeerMemory::kBytes - 8, 16), 3u) << "partly beyond it";
+    // Its process cuts the file short: an answer, and not the end of this process.
+    ASSERT_EQ(::ftruncate(peer.file.get(), 0x1000), 0);
+    EXPECT_EQ(dma(1, kPeerAt + 0x2000, 16), 3u);
+    EXPECT_EQ(dma(1, kPeerAt + 0x800, 16), 2u);
+    ASSERT_TRUE(device_->dma_unmap({Iova{kPeerAt}, PeerMemory::kBytes}));
+    EXPECT_EQ(dma(1, kPeerAt + 0x800, 16), 3u) << "not mapped any more";
+    EXPECT_EQ(peer.bytes.use_count(), 1) << "and not kept";
+  }
+}
+
+TEST_F(ClientAndServer, MemoryOfAPeerIsInNoDirtyLog) {
+  ASSERT_TRUE(map_ram());
+  auto* log = device_->dma_log();
+  const vfio::IovaRange ranges[] = {{Iova{0}, memory_->size()}};
+  ASSERT_TRUE(log->start(4096, ranges));
+  for (const bool with_fd : {true, false}) {
+    PeerMemory peer;
+    ASSERT_TRUE(device_->dma_map(peer.at(Iova{kPeerAt}, with_fd)));
+    EXPECT_EQ(dma(1, kPeerAt + 0x1000, 16), 2u);
+    EXPECT_EQ(dma(1, 0x3000, 16), 2u);
+    ASSERT_TRUE(device_->dma_unmap({Iova{kPeerAt}, PeerMemory::kBytes}));
+    const auto report = log->report({Iova{0}, memory_->size()});
+    ASSERT_TRUE(report) << report.error().to_string();
+    EXPECT_EQ(load_le<std::uint64_t>(report->data()), 0x8u);
+    EXPECT_EQ(std::ranges::count(*report, std::byte{0}), static_cast<std::ptrdiff_t>(report->size()) - 1);
+  }
+  EXPECT_EQ(memory_->blocks()[0]->written().count(), 0u);
+}
+
+TEST_F(ClientAndServer, MappableAreasComeWithTheirFile) {
+  const auto file = device_->area_file(2, {0x3000, 0x1000});
+  ASSERT_GE(file.fd, 0);
+  auto seen = Mapping::shared(file.fd, file.offset, 0x1000, 3);
+  ASSERT_TRUE(seen);
+  seen->data()[7] = std::byte{0x21};
+  std::byte back[1];
+  ASSERT_TRUE(device_->region_read(2, 0x3007, back));
+  EXPECT_EQ(back[0], std::byte{0x21});
+  EXPECT_EQ(device_->area_file(0, {0, 0x1000}).fd, -1) << "registers are no memory";
+}
+
 TEST_F(ClientAndServer, ManyThreadsMayAccessRegionsAtOnceWhileTheDeviceDoesDmaByMessage) {
   ASSERT_TRUE(map_ram(false));
   std::atomic<bool> stop{false};
@@ -293,6 +372,63 @@ TEST_F(ClientAndServer, CancelMakesWaitingCallsReturn) {
   canceller.join();
   ASSERT_FALSE(reset);
   EXPECT_TRUE(eventually([&] { return device_->lost(); }));
+}
+
+// In stop-copy the client reads ahead; nobody may notice.
+TEST_F(ClientAndServer, StateIsTheSameInBuffersOfAnySizeAndAfterASessionThatWasLeft) {
+  const auto seed = handover::test::random_seed();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937_64 random(seed);
+  auto* migration = device_->migration();
+  NativeWriter record;
+  record.u64(ToyDevice::kStateSize);
+  record.bytes(toy_->state());
+  const std::vector<std::byte> expected(record.view().begin(), record.view().end());
+  for (int round = 0; round < 30; ++round) {
+    ASSERT_TRUE(migration->set_state(DeviceState::stop_copy));
+    std::vector<std::byte> stream;
+    // Every third session is left in the middle, and once by a reset.
+    const auto leave_after = round % 3 == 0 ? random() % 6 : ~0ULL;
+    for (std::uint64_t reads = 0; reads < leave_after; ++reads) {
+      std::vector<std::byte> buffer(1 + random() % (random() % 2 ? 100 : 60000));
+      const auto read = migration->read(buffer);
+      ASSERT_TRUE(read) << read.error().to_string();
+      stream.insert(stream.end(), buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(read->bytes));
+      if (read->kind == StateRead::Kind::data) continue;
+      ASSERT_EQ(read->kind, StateRead::Kind::end);
+      ASSERT_EQ(stream, expected);
+      break;
+    }
+    if (round % 6 == 0) {
+      ASSERT_TRUE(device_->reset());
+    } else {
+      ASSERT_TRUE(migration->set_state(DeviceState::running));
+    }
+  }
+  // And the device may go while a read is under way.
+  ASSERT_TRUE(migration->set_state(DeviceState::stop_copy));
+  std::byte few[100];
+  ASSERT_TRUE(migration->read(few));
+}
+
+TEST_F(ClientAndServer, AWriteThatTheDeviceRefusesIsToldByTheNextCallAndForgottenByAReset) {
+  auto* migration = device_->migration();
+  const std::vector<std::byte> chunk(1000, std::byte{1});
+  toy_->fail_migration_write(ENOSPC);
+  for (const bool by_state : {true, false}) {
+    ASSERT_TRUE(migration->set_state(DeviceState::resuming));
+    (void)migration->write(chunk);
+    const auto told = by_state ? migration->set_state(DeviceState::stop) : migration->write(chunk);
+    ASSERT_FALSE(told);
+    EXPECT_EQ(told.error().sys_errno(), ENOSPC);
+    EXPECT_EQ(*migration->state(), DeviceState::resuming);
+    ASSERT_TRUE(device_->reset());
+  }
+  ASSERT_TRUE(migration->set_state(DeviceState::resuming));
+  (void)migration->write(chunk);
+  ASSERT_TRUE(device_->reset());
+  EXPECT_TRUE(migration->set_state(DeviceState::pre_copy)) << "what was before the reset is forgotten";
+  EXPECT_FALSE(device_->lost());
 }
 
 TEST_F(ClientAndServer, DeviceLeftInAnotherStateIsRepairedAtConnect) {

@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "handover/vfio_abi/v1_region.h"
 #include "unit/vfio_user/codec_round_trip.h"
 #include "unit/vfio_user/wire_data.h"
 
@@ -55,14 +56,14 @@ TEST(ProtocolVectors, MutatedAtAnyByteStillDecodeOrFail) {
 TEST(RegionInfo, CapabilityChainMustGoForwardAndStayInside) {
   RegionInfoReply reply;
   reply.head.flags = vfio::kRegionMmap;
-  reply.type = RegionType{3, 1};
+  reply.type = vfio::RegionType{3, 1};
   reply.sparse = std::vector<vfio::RegionArea>{{0x1000, 0x1000}};
   NativeWriter out;
   reply.encode(out);
   const auto good = out.take();
   const auto decoded = RegionInfoReply::decode(good);
   ASSERT_TRUE(decoded);
-  EXPECT_EQ(decoded->type, kRegionTypeMigrationV1);
+  EXPECT_EQ(decoded->type, vfio::v1::kRegionType);
   ASSERT_TRUE(decoded->sparse);
   EXPECT_EQ(decoded->sparse->at(0).offset, 0x1000u);
 

@@ -176,12 +176,13 @@ class WireClient {
 /// A toy device behind a server on an event loop of its own.
 class ServedToy : public testing::Test {
  protected:
-  void serve(std::uint64_t features = 7) {
+  void serve(std::uint64_t features = 7, ServerOptions options = {}) {
     path_ = test_socket_path(testing::UnitTest::GetInstance()->current_test_info()->name());
     toy_ = std::make_unique<ToyDevice>(features);
     loop_ = std::make_unique<EventLoop>("server");
     loop_->start_thread();
-    auto server = Server::create(*loop_, *toy_, {path_});
+    options.socket_path = path_;
+    auto server = Server::create(*loop_, *toy_, std::move(options));
     ASSERT_TRUE(server) << server.error().to_string();
     server_ = std::move(*server);
   }

@@ -221,7 +221,7 @@ std::vector<Case> reports_and_data() {
       {"read, argsz + size overflows", read, data(0xffffffff, 0xffffffff), EINVAL},
       {"read more than a message takes", read, data(0xffffffff, (1 << 20) + 1), EINVAL},
       {"write state in pre-copy", write, data(12, 4) + 4, EINVAL},
-      {"pre-copy info", call, bytes_of(feature(24, kFeatureMigPrecopyInfo | kGet)), 0},
+      {"pre-copy info", call, bytes_of(feature(32, kFeatureMigPrecopyInfo | kGet)), 0},
       {"to stop-copy", call, bytes_of(feature(16, kFeatureDeviceState | kSet), DeviceStateData{3, 0}), 0},
       {"stop-copy to pre-copy", call,
        bytes_of(feature(16, kFeatureDeviceState | kSet), DeviceStateData{6, 0}), EINVAL},

@@ -108,7 +108,7 @@ class ToyDevice final : public DeviceModel {
       std::lock_guard lock(mutex_);
       arcs_.push_back({from, to});
       if (!arc) return done(fail(Errc::state, "not an arc"));
-      if (to == fail_to_) {
+      if (to == fail_to_ || fail_all_) {
         post([done, error = fail_errno_] {
           done(std::unexpected(Error(Errc::device, "told to fail", error)));
         });
@@ -144,14 +144,20 @@ class ToyDevice final : public DeviceModel {
   }
   Status migration_write(std::span<const std::byte> from) override {
     std::lock_guard lock(mutex_);
+    if (fail_write_) return std::unexpected(Error(Errc::device, "told to fail", fail_write_));
     incoming_.insert(incoming_.end(), from.begin(), from.end());
     return {};
   }
   std::optional<vfio::PrecopyInfo> precopy_info() const override {
     std::lock_guard lock(mutex_);
+    if (!estimates_) return std::nullopt;
     return vfio::PrecopyInfo{outgoing_.size(), 0};
   }
-  std::optional<std::uint64_t> stop_copy_size() const override { return kStateSize + 8; }
+  std::optional<std::uint64_t> stop_copy_size() const override {
+    std::lock_guard lock(mutex_);
+    if (!estimates_) return std::nullopt;
+    return stop_copy_size_;
+  }
 
   void dma_unmapping(Iova, std::uint64_t, Completion done) override {
     finish_later([] {}, std::move(done));
@@ -178,8 +184,24 @@ class ToyDevice final : public DeviceModel {
     fail_to_ = state;
     fail_errno_ = error;
   }
+  /// Without, the device can say neither how much pre-copy nor how much stop-copy has left.
+  void set_estimates(bool on, std::uint64_t stop_copy_size = kStateSize + 8) {
+    std::lock_guard lock(mutex_);
+    estimates_ = on;
+    stop_copy_size_ = stop_copy_size;
+  }
+  void fail_migration_write(int error) {
+    std::lock_guard lock(mutex_);
+    fail_write_ = error;
+  }
+  void fail_every_transition(int error) {
+    std::lock_guard lock(mutex_);
+    fail_all_ = true;
+    fail_errno_ = error;
+  }
   void fail_no_transition() {
     std::lock_guard lock(mutex_);
+    fail_all_ = false;
     fail_to_.reset();
   }
   /// What the server asks for to be finished later stays unfinished until release().
@@ -278,6 +300,10 @@ class ToyDevice final : public DeviceModel {
   std::vector<std::pair<vfio::DeviceState, vfio::DeviceState>> arcs_;
   std::optional<vfio::DeviceState> fail_to_;
   int fail_errno_ = 0;
+  bool fail_all_ = false;
+  int fail_write_ = 0;
+  bool estimates_ = true;
+  std::uint64_t stop_copy_size_ = kStateSize + 8;
   bool held_ = false;
   std::vector<Completion> kept_;
   std::vector<std::function<void()>> held_work_;

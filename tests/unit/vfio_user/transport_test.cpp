@@ -78,6 +78,67 @@ TEST(Transport, LargeMessageGoesThroughASmallSocketInTurns) {
   EXPECT_EQ(queue.bytes(), 0u);
 }
 
+TEST(Transport, BorrowedBytesMayEndOnceTheyWereLetGo) {
+  Pair pair;
+  SendQueue queue;
+  Header header;
+  header.id = 9;
+  constexpr std::size_t kSize = 3 << 20;
+  {
+    const std::vector<std::byte> other(kSize, std::byte{8}), borrowed(kSize, std::byte{9});
+    queue.push(MessageBuilder().finish(header, kSize), {}, std::span(borrowed));
+    queue.push(MessageBuilder().finish(header, kSize), {}, std::span(other));
+    EXPECT_EQ(queue.bytes(), 2 * (kSize + protocol::kHeaderSize));
+    EXPECT_FALSE(*queue.flush(pair.a.get())) << "part of the first is on its way";
+    queue.let_go(borrowed);
+    queue.let_go(other);
+  }
+  FrameReader reader(4 << 20);
+  for (const auto content : {std::byte{9}, std::byte{8}}) {
+    std::optional<Message> got;
+    while (!got) {
+      ASSERT_TRUE(queue.flush(pair.a.get()));
+      auto next = reader.read(pair.b.get());
+      ASSERT_TRUE(next) << next.error().to_string();
+      got = std::move(*next);
+    }
+    EXPECT_EQ(got->payload, std::vector(kSize, content));
+  }
+  EXPECT_EQ(queue.bytes(), 0u);
+}
+
+TEST(Transport, APayloadLandsWhereItWasToldUnlessItIsTooLong) {
+  for (const std::size_t payload : {0u, 7u, 8u, 9u, 107u, 108u, 109u, 4000u}) {
+    Pair pair;
+    std::vector<std::byte> room(100), content(payload);
+    for (std::size_t i = 0; i < payload; ++i)
+      content[i] = static_cast<std::byte>(i);
+    FrameReader reader(8192);
+    int asked = 0;
+    reader.set_landing([&](const Header& header) {
+      EXPECT_EQ(header.id, 5);
+      ++asked;
+      return FrameReader::Landing{8, room};
+    });
+    Header header;
+    header.id = 5;
+    const auto bytes = MessageBuilder().data(content).finish(header);
+    std::optional<Message> got;
+    for (std::size_t at = 0; at < bytes.size(); ++at) {
+      ASSERT_EQ(::send(pair.a.get(), &bytes[at], 1, 0), 1);
+      auto next = reader.read(pair.b.get());
+      ASSERT_TRUE(next);
+      got = std::move(*next);
+    }
+    ASSERT_TRUE(got);
+    const bool lands = payload >= 8 && payload <= 108;
+    EXPECT_EQ(asked, 1);
+    EXPECT_EQ(got->landed, lands ? payload - 8 : 0);
+    EXPECT_EQ(got->payload, std::span(content).first(lands ? 8 : payload));
+    EXPECT_TRUE(std::ranges::equal(std::span(room).first(got->landed), std::span(content).last(got->landed)));
+  }
+}
+
 TEST(Transport, RefusedSizeIsToldWithItsHeader) {
   for (std::uint32_t size : {0u, 15u, 4097u, 0xffffffffu}) {
     Pair pair;

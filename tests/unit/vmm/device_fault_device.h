@@ -52,6 +52,9 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
   Result<Mapping> map_area(std::uint32_t index, const vfio::RegionArea& area) override {
     return real_->map_area(index, area);
   }
+  vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override {
+    return real_->area_file(index, area);
+  }
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override {
     return pass(Call::set_irqs, [&] { return real_->set_irq_eventfds(index, eventfds); });
   }
@@ -83,6 +86,7 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
   static constexpr int kNothing = -1;
 
   // vfio::MigrationProtocol
+  std::string_view protocol_name() const override { return real_->migration()->protocol_name(); }
   std::uint64_t features() const override { return real_->migration()->features(); }
   Result<vfio::DeviceState> state() override {
     return pass(Call::get_state, [&]() -> Result<vfio::DeviceState> {
@@ -112,6 +116,7 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
     return pass(Call::stop_copy_size, [&] { return real_->migration()->stop_copy_size(); });
   }
   std::size_t preferred_chunk() const override { return real_->migration()->preferred_chunk(); }
+  bool keeps_chunks() const override { return real_->migration()->keeps_chunks(); }
 
   // vfio::DmaLog
   Status start(std::uint64_t page_size, std::span<const vfio::IovaRange> ranges) override {

@@ -233,7 +233,9 @@ TEST_F(DeviceFaultMoves, WhateverOtherCallFailsOneSideRunsOn) {
         std::cout << "\n";
         for (const auto n : places)
           for (const auto fault : {Fault::refused, Fault::done, Fault::error, Fault::dead})
-            if (fault != Fault::done || n == 1) play({side, call, n, fault, multifd});
+            // A mapping that is there and was refused is a broken device's: nobody can know of it.
+            if (fault != Fault::done || (n == 1 && call != Call::dma_map))
+              play({side, call, n, fault, multifd});
       }
     }
   }

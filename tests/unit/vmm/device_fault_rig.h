@@ -76,8 +76,9 @@ struct FaultyVm {
     };
     for (std::size_t i = 0; i < count; ++i) {
       const std::string id = "accel" + std::to_string(i);
-      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), 1 * MiB));
-      config.devices.push_back({id, folder.file(id)});
+      servers.push_back(
+          std::make_unique<ServedAccelerator>(folder.file(id), ServedOptions{.memory = 1 * MiB, .name = id}));
+      config.devices.push_back({.id = id, .socket = folder.file(id)});
     }
     created = vmm::Vm::create(config);
   }
@@ -86,6 +87,7 @@ struct FaultyVm {
     auto made = std::make_unique<FaultyVm>(count, incoming, std::move(runners));
     if (!made->created) throw std::runtime_error(made->created.error().to_string());
     made->vm = std::move(*made->created);
+    made->resets_of_making = made->resets();
     made->vm->loop().call([&] {
       made->vm->machine().add_observer(
           [all = made->runners](RunState from, RunState to) { all->changed(from, to); });
@@ -121,11 +123,12 @@ struct FaultyVm {
     for (auto* device : devices)
       device->loosen();
   }
+  /// How often a device has lost its state since the machine was made.
   std::uint64_t resets() const {
     std::uint64_t all = 0;
     for (const auto* device : devices)
       all += device->resets();
-    return all;
+    return all - resets_of_making;
   }
 
   /// The guest runs, its devices run with it, and both are what they were.
@@ -168,9 +171,18 @@ struct FaultyVm {
   TemporaryFolder folder;
   std::vector<std::unique_ptr<ServedAccelerator>> servers;
   std::vector<FaultyDevice*> devices;  // the machine's own
+  std::uint64_t resets_of_making = 0;
   Result<std::unique_ptr<vmm::Vm>> created = fail(Errc::state, "not made");
   std::unique_ptr<vmm::Vm> vm;
 };
+
+/// One whose guest is at work.
+inline std::unique_ptr<FaultyVm> running_machine(std::size_t devices) {
+  auto made = FaultyVm::make(devices, false, std::make_shared<Runners>());
+  if (auto started = made->start(); !started) throw std::runtime_error(started.error().to_string());
+  if (!made->do_jobs(20)) throw std::runtime_error("no jobs");
+  return made;
+}
 
 /// One migration; cancelled and complained of if it hangs.
 struct FaultyMove {

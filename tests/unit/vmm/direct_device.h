@@ -76,6 +76,10 @@ class DirectDevice final : public vfio::Device, private vfio_user::DeviceBus {
     const auto& spec = model_.spec().regions[index];
     return Mapping::shared(spec.fd, spec.fd_offset + area.offset, area.size, 3);
   }
+  vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override {
+    const auto& spec = model_.spec().regions[index];
+    return {spec.fd, spec.fd_offset + area.offset};
+  }
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override {
     if (index != vfio::kIrqMsix) return fail(Errc::unsupported, "only MSI-X");
     std::lock_guard lock(irq_mutex_);

@@ -27,8 +27,8 @@ MachineFacts facts() {
 }
 
 Status move(const MachineFacts& source, const MachineFacts& destination) {
-  MachineIdentity from(source);
-  MachineIdentity to(destination);
+  MachineIdentity from([&] { return source; });
+  MachineIdentity to([&] { return destination; });
   const auto bytes = test::bytes_of([&](StreamWriter& out) { return from.save_state(out); });
   return test::load_from(bytes, [&](StreamReader& in) { return to.load_state(in, from.version_id()); });
 }
@@ -58,7 +58,7 @@ TEST(MachineIdentity, OtherDevicesAreListed) {
 TEST(MachineIdentity, EveryDifferenceOfADeviceIsRefusedWithBothSides) {
   const std::vector<std::pair<void (*)(DeviceIdentity&), const char*>> changes = {
       {[](DeviceIdentity& d) { d.id = "other"; }, "`other`"},
-      {[](DeviceIdentity& d) { d.slot = 4; }, "slot 1 here and 4"},
+      {[](DeviceIdentity& d) { d.slot = 4; }, "slot 1 here and in 4"},
       {[](DeviceIdentity& d) { d.device = 0x1234; }, "484f:acc1 here and 484f:1234"},
       {[](DeviceIdentity& d) { d.class_revision = 1; }, "00000000/00000000 here and 00000001/00000000"},
       {[](DeviceIdentity& d) { d.subsystem = 1; }, "subsystem"},
@@ -78,8 +78,29 @@ TEST(MachineIdentity, EveryDifferenceOfADeviceIsRefusedWithBothSides) {
   }
 }
 
+TEST(MachineIdentity, AnotherPlatformForPeersIsRefusedWithTheOption) {
+  auto theirs = facts();
+  theirs.p2p = false;
+  const auto moved = move(theirs, facts());
+  ASSERT_FALSE(moved);
+  EXPECT_THAT(moved.error().to_string(), AllOf(HasSubstr("on in this machine"), HasSubstr("--p2p off")));
+}
+
+TEST(MachineIdentity, DescribesTheDevicesThatAreThereWhenItIsWritten) {
+  auto now = facts();
+  MachineIdentity from([&] { return now; });
+  auto saved = [&] { return test::bytes_of([&](StreamWriter& out) { return from.save_state(out); }); };
+  const auto before = saved();
+  now.devices.push_back(now.devices[0]);
+  now.device_count = 2;
+  EXPECT_GT(saved().size(), before.size());
+  now.devices.clear();
+  now.device_count = 0;
+  EXPECT_LT(saved().size(), before.size());
+}
+
 TEST(MachineIdentity, GoesOutBeforeEverythingElse) {
-  EXPECT_TRUE(MachineIdentity(facts()).is_early());
+  EXPECT_TRUE(MachineIdentity([] { return facts(); }).is_early());
 }
 
 }  // namespace

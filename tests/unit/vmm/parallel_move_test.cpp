@@ -25,8 +25,8 @@ struct ParallelMove {
     outgoing.start(*address);
   }
   static Source::Options with(Source::Options options, std::uint64_t channels) {
-    options.capabilities.multifd = true;
-    options.parameters.multifd_channels = channels;
+    options.capabilities.multifd = channels > 0;
+    if (channels > 0) options.parameters.multifd_channels = channels;
     options.parameters.downtime_limit_ms = 60'000;
     return options;
   }
@@ -134,6 +134,71 @@ TEST(ParallelMove, ADestinationThatDiesIsAFailureAndTheSourceRunsOn) {
   EXPECT_EQ(machine.vm->machine().state(), RunState::running);
   ASSERT_TRUE(machine.do_jobs(50));
   expect_sound(machine, 2);
+}
+
+struct Variant {
+  std::string name;
+  vfio_user::ServerOptions served;
+};
+
+std::vector<Variant> variants() {
+  using vfio_user::MigrationInterface;
+  std::vector<Variant> all{
+      {"protocol v1", {.socket_path = {}, .migration = MigrationInterface::v1}},
+      {"protocol v1, small chunks, not mapped", {.socket_path = {}, .migration = MigrationInterface::v1}},
+      {"without pre-copy", {}},
+      {"without P2P", {}},
+      {"without either", {}},
+      {"without a DMA log", {}}};
+  all[1].served.v1_data_size = 64 * KiB;
+  all[1].served.v1_data_mappable = false;
+  all[2].served.migration_features_mask = ~vfio::kMigrationPreCopy;
+  all[3].served.migration_features_mask = ~vfio::kMigrationP2p;
+  all[4].served.migration_features_mask = vfio::kMigrationStopCopy;
+  all[5].served.dma_logging = false;
+  return all;
+}
+
+TEST(ParallelMove, WhateverADeviceSupportsItMoves) {
+  for (const auto& variant : variants())
+    for (const std::uint64_t channels : {0, 2}) {
+      SCOPED_TRACE(fmt::format("{}, {} channels", variant.name, channels));
+      // One device, which may do without P2P.
+      ServedVm source(1, false, busy_guest(), 32 * MiB, 2 * MiB, variant.served);
+      ServedVm destination(1, true, {}, 32 * MiB, 2 * MiB, variant.served);
+      ASSERT_TRUE(source.start());
+      ASSERT_TRUE(source.do_jobs(50));
+      Source::Options options;
+      options.capabilities.switchover_ack = true;
+      options.parameters.max_bandwidth = 0;
+      ParallelMove move(source, destination, channels, std::move(options));
+      ASSERT_EQ(move.outgoing.wait(), MigrationStatus::completed) << move.outgoing.statistics().error;
+      ASSERT_EQ(move.incoming.wait(), MigrationStatus::completed) << move.incoming.error();
+      const bool pre_copy = source.vm->devices()[0].migration_features & vfio::kMigrationPreCopy;
+      EXPECT_EQ(move.outgoing.statistics().switchover_acks, pre_copy ? 1u : 0u);
+      ASSERT_TRUE(destination.do_jobs(50));
+      expect_sound(destination, 1);
+    }
+}
+
+// A chunk of the source must fit the destination, which says so.
+TEST(ParallelMove, ChunksThatDoNotFitTheDestinationAreRefusedAndTheSourceRunsOn) {
+  vfio_user::ServerOptions wide{.socket_path = {}, .migration = vfio_user::MigrationInterface::v1};
+  auto narrow = wide;
+  wide.v1_data_size = 4 * MiB;
+  narrow.v1_data_size = 64 * KiB;
+  for (const std::uint64_t channels : {0, 2}) {
+    ServedVm source(1, false, busy_guest(), 32 * MiB, 8 * MiB, wide);
+    ServedVm destination(1, true, {}, 32 * MiB, 8 * MiB, narrow);
+    ASSERT_TRUE(source.start());
+    ASSERT_TRUE(source.do_jobs(300));
+    ParallelMove move(source, destination, channels);
+    EXPECT_EQ(move.outgoing.wait(), MigrationStatus::failed);
+    EXPECT_EQ(move.incoming.wait(), MigrationStatus::failed);
+    EXPECT_THAT(move.incoming.error(), HasSubstr("accel0"));
+    EXPECT_EQ(source.vm->machine().state(), RunState::running);
+    expect_sound(source, 1);
+  }
 }
 
 // The device takes its state more slowly than it comes; what waits stays within the bound all the same.

@@ -232,7 +232,7 @@ TEST(Program, MovedAtAnyStepItGoesOnIdentically) {
     here.run(1 + static_cast<int>(random() % 60));
     Guest there;
     ASSERT_TRUE(test::load_from(here.saved(), [&](StreamReader& in) {
-      return Registers::description()->load(&there.registers, in, 1);
+      return Registers::description()->load(&there.registers, in, Registers::description()->version);
     }));
     ASSERT_TRUE(there.registers.check(there.memory->size()));
     std::memcpy(there.memory->at(Gpa{0}, there.memory->size()).data(), here.all().data(),
@@ -261,8 +261,9 @@ TEST(Registers, AnyByteOfTheirStateMayBeHostile) {
       bytes[random() % bytes.size()] = static_cast<std::byte>(random());
     Guest there;
     Registers loaded;
-    const Status read = test::load_from(
-        bytes, [&](StreamReader& in) { return Registers::description()->load(&loaded, in, 1); });
+    const Status read = test::load_from(bytes, [&](StreamReader& in) {
+      return Registers::description()->load(&loaded, in, Registers::description()->version);
+    });
     if (!read || !loaded.check(there.memory->size())) continue;
     there.registers = loaded;
     there.program = std::make_unique<Program>(*there.memory, there.bus, there.registers);

@@ -11,6 +11,7 @@
 #include "handover/migration/source.h"
 #include "handover/vfio_user/server.h"
 #include "handover/vmm/vm.h"
+#include "unit/vmm/tuned_model.h"
 
 namespace handover::test {
 
@@ -29,29 +30,54 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+inline constexpr std::uint64_t kAllMigrationFeatures =
+    vfio::kMigrationStopCopy | vfio::kMigrationP2p | vfio::kMigrationPreCopy;
+
+/// How a served accelerator differs from the one that `handover serve` has.
+struct ServedOptions {
+  std::uint64_t memory = 2 * MiB;
+  std::uint64_t features = kAllMigrationFeatures;
+  std::string name = "accel";
+  TransitionLog* log = nullptr;
+  vfio_user::ServerOptions served{};  ///< but for the socket
+};
+
 /// An accelerator behind a vfio-user server, on a thread of its own.
 struct ServedAccelerator {
-  explicit ServedAccelerator(const std::string& socket, std::uint64_t memory = 2 * MiB)
-      : model(accelerator::Accelerator::create({.name = "accel", .memory_size = memory}).value()) {
+  explicit ServedAccelerator(const std::string& socket, const ServedOptions& options = {})
+      : model(
+            accelerator::Accelerator::create({.name = options.name, .memory_size = options.memory}).value()),
+        tuned(*model, options.name, options.features, options.log) {
     loop.start_thread();
-    server = vfio_user::Server::create(loop, *model, {.socket_path = socket}).value();
+    auto served = options.served;
+    served.socket_path = socket;
+    server = vfio_user::Server::create(loop, tuned, served).value();
   }
   EventLoop loop{"device"};
   std::unique_ptr<accelerator::Accelerator> model;
+  TunedModel tuned;
   std::unique_ptr<vfio_user::Server> server;
 };
 
 /// A machine with its device servers.
 struct ServedVm {
-  ServedVm(std::size_t devices, bool incoming, vmm::GuestOptions guest, std::uint64_t memory = 32 * MiB,
-           std::uint64_t device_memory = 2 * MiB) {
-    vmm::VmConfig config{.memory = memory, .devices = {}, .guest = guest, .incoming = incoming};
-    for (std::size_t i = 0; i < devices; ++i) {
-      const std::string id = "accel" + std::to_string(i);
-      servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), device_memory));
-      config.devices.push_back({id, folder.file(id)});
-    }
+  ServedVm(std::size_t devices, bool incoming, const vmm::GuestOptions& guest,
+           std::uint64_t memory = 32 * MiB, std::uint64_t device_memory = 2 * MiB,
+           const vfio_user::ServerOptions& served = {})
+      : ServedVm(std::vector<ServedOptions>(devices, {.memory = device_memory, .served = served}),
+                 {.memory = memory, .devices = {}, .guest = guest, .incoming = incoming}) {}
+  /// One device for each of `devices`; accel0 and so on.
+  ServedVm(const std::vector<ServedOptions>& devices, vmm::VmConfig config) {
+    for (const auto& options : devices)
+      config.devices.push_back(serve(options));
     vm = vmm::Vm::create(config).value();
+  }
+  /// A further server; what plugs its device.
+  vmm::DeviceOptions serve(ServedOptions options = {}) {
+    const std::string id = "accel" + std::to_string(servers.size());
+    options.name = id;
+    servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), options));
+    return {.id = id, .socket = folder.file(id)};
   }
   Status start() {
     return vm->loop().call([this] { return vm->machine().start(); });

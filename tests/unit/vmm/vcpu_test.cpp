@@ -105,7 +105,8 @@ TEST_F(VcpuTest, InterruptsOfAPausedCpuAreAmongItsRegisters) {
   cpu->message(0x1000, 202);                  // no interrupt at all
   const auto bytes = test::bytes_of([&](StreamWriter& out) { return cpu->state().save_state(out); });
   auto there = *SyntheticVcpu::create(0, *memory, bus, options, 0);
-  ASSERT_TRUE(test::load_from(bytes, [&](StreamReader& in) { return there->state().load_state(in, 1); }));
+  ASSERT_TRUE(test::load_from(
+      bytes, [&](StreamReader& in) { return there->state().load_state(in, there->state().version_id()); }));
   there->resume();
   EXPECT_TRUE(wait_for([&] { return there->report().interrupts == 1; }));
   EXPECT_EQ(there->report().spurious_interrupts, 1u);

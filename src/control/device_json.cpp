@@ -1,0 +1,90 @@
+#include "control/device_json.h"
+
+#include <charconv>
+
+#include "control/json_members.h"
+
+namespace handover::control {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::string_view kDriver = "vfio-user-pci";
+
+Result<std::string> socket_path_of(const json& arguments) {
+  const auto at = arguments.find("socket");
+  if (at == arguments.end())
+    return fail(Errc::invalid_argument, "'socket' is missing: where the device's server listens");
+  if (!at->is_object()) return required_text(arguments, "socket");
+  HANDOVER_TRY(only_members(*at, "'socket'", {"type", "path"}));
+  HANDOVER_ASSIGN(const auto type, required_text(*at, "type"));
+  if (type != "unix")
+    return fail(Errc::unsupported, "device servers are reached by sockets of type 'unix', not '{:.80}'",
+                type);
+  return required_text(*at, "path");
+}
+
+// "3", "0x3", "3.0" or 3; digits are hexadecimal in a text, as in QEMU.
+Result<std::uint32_t> slot_of(const json& arguments) {
+  const auto at = arguments.find("addr");
+  if (at == arguments.end()) return 0;
+  std::uint64_t slot = 0;
+  bool sound = false;
+  if (at->is_string()) {
+    std::string_view text = at->get_ref<const std::string&>();
+    if (text.starts_with("0x")) text.remove_prefix(2);
+    if (text.ends_with(".0")) text.remove_suffix(2);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), slot, 16);
+    sound = error == std::errc{} && end == text.data() + text.size();
+  } else if (at->is_number_integer()) {
+    // A negative one wraps to one that is too large.
+    slot = at->get<std::uint64_t>();
+    sound = true;
+  }
+  if (!sound || slot < 1 || slot > vmm::kMaxDevices)
+    return fail(Errc::invalid_argument, "'addr' must be a PCI slot from 0x1 to {:#x}, such as \"0x3\"",
+                vmm::kMaxDevices);
+  return static_cast<std::uint32_t>(slot);
+}
+
+template <class T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+}  // namespace
+
+Result<vmm::DeviceOptions> device_arguments(const json& arguments) {
+  HANDOVER_TRY(only_members(arguments, "device_add", {"driver", "id", "socket", "addr"}));
+  HANDOVER_ASSIGN(const auto driver, required_text(arguments, "driver"));
+  if (driver != kDriver)
+    return fail(Errc::unsupported, "no driver '{:.80}'; devices are of driver '{}'", driver, kDriver);
+  vmm::DeviceOptions device;
+  HANDOVER_ASSIGN(device.id, required_text(arguments, "id"));
+  HANDOVER_ASSIGN(device.socket, socket_path_of(arguments));
+  HANDOVER_ASSIGN(device.slot, slot_of(arguments));
+  HANDOVER_TRY(vmm::check_device(device));
+  return device;
+}
+
+json device_json(const vmm::DeviceStatus& device, std::optional<std::uint64_t> pending) {
+  return {{"id", device.id},
+          {"path", device.path},
+          {"slot", device.slot},
+          {"vendor", device.vendor},
+          {"device", device.device},
+          {"migration",
+           {{"supported", device.migratable},
+            {"protocol", device.protocol},
+            {"pre-copy", device.pre_copy},
+            {"p2p", device.p2p},
+            {"stop-copy-size", or_null(device.stop_copy_size)},
+            {"pending-bytes", or_null(pending)},
+            {"state", device.state}}},
+          {"dirty-tracking", device.dma_log ? "device DMA log" : "all pages"},
+          {"blocker", device.blocker.empty() ? json(nullptr) : json(device.blocker)},
+          {"lost", device.lost}};
+}
+
+}  // namespace handover::control
