@@ -23,12 +23,16 @@ Status Machine::start() {
   if (from == RunState::running) return {};
   if (!run_state_arc_exists(from, RunState::running))
     return fail(Errc::state, "the machine cannot run from run state {}", to_string(from));
+  if (given_back_)
+    return fail(Errc::state,
+                "the machine arrived here and did not start, so its source may run it again ({})", trouble());
   if (auto told = notify(from, RunState::running, true); !told) {
     note_trouble(told.error().to_string());
     // A device or two may be running already: everything that follows the machine is told that it stopped.
     if (auto undone = notify(RunState::running, RunState::internal_error, false); !undone)
       log::error("while undoing a failed start: {}", undone.error().to_string());
     enter(RunState::internal_error);
+    given_back_ = from == RunState::inmigrate;
     return std::unexpected(std::move(told).error().with_context("the machine does not start"));
   }
   enter(RunState::running);
@@ -48,8 +52,9 @@ Status Machine::stop(RunState to) {
   // A guest that panicked on its way to the safe point has asked for another state; that one wins.
   auto told = notify(from, to, false);
   enter(to);
+  auto fit = check_listeners();
   if (!told) return std::unexpected(std::move(told).error().with_context("stopping the machine"));
-  return {};
+  return fit;
 }
 
 Status Machine::set_stopped_state(RunState to) {
@@ -59,7 +64,24 @@ Status Machine::set_stopped_state(RunState to) {
     return fail(Errc::state, "no transition from run state {} to {}", to_string(from), to_string(to));
   auto told = notify(from, to, false);
   enter(to);
-  return told;
+  auto fit = check_listeners();
+  return told ? fit : told;
+}
+
+Status Machine::check_listeners() {
+  for (auto* listener : listeners_) {
+    auto fit = listener->fit();
+    if (fit) continue;
+    const auto now = state();
+    // Given up, or standing still for another reason already: there is nothing more to stop.
+    if (!run_state_arc_exists(now, RunState::internal_error)) return {};
+    note_trouble(fit.error().to_string());
+    log::error("the machine stops: {}", fit.error().to_string());
+    if (auto stopped = stop(RunState::internal_error); !stopped)
+      log::error("on the way to internal-error: {}", stopped.error().to_string());
+    return fit;
+  }
+  return {};
 }
 
 Status Machine::at_safe_point(const std::function<Status()>& work) {
@@ -75,8 +97,11 @@ Status Machine::at_safe_point(const std::function<Status()>& work) {
 
 void Machine::add_vcpu(Vcpu& vcpu) {
   vcpus_.push_back(&vcpu);
-  vcpu.on_panic([this, name = vcpu.name()](std::string reason) {
-    loop_.post([this, name, reason = std::move(reason)] { panicked(name, reason); });
+  vcpu.on_panic([this, name = vcpu.name(), alive = std::weak_ptr(alive_)](std::string reason) {
+    loop_.post([this, name, alive, reason = std::move(reason)] {
+      // A guest may panic while its machine is taken down.
+      if (!alive.expired()) panicked(name, reason);
+    });
   });
 }
 

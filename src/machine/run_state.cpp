@@ -71,6 +71,7 @@ constexpr RunStateArc kArcs[] = {
     {RunState::guest_panicked, RunState::shutdown},
     {RunState::io_error, RunState::running},
     {RunState::io_error, RunState::shutdown},
+    {RunState::internal_error, RunState::running},
     {RunState::internal_error, RunState::paused},
     {RunState::internal_error, RunState::shutdown},
 };

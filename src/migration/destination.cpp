@@ -92,7 +92,13 @@ void Destination::Impl::fail_load(const Error& why) {
   }
   if (!was_cancelled) log::error("{} failed: {}", options.what, sentence);
   if (channel) channel->shutdown();
+  const bool items_touched = loading_begun;
   cleanup();
+  if (items_touched)
+    if (auto fit = machine.loop().call([&] { return machine.check_listeners(); }); !fit) {
+      std::lock_guard lock(mutex);
+      error += "; and then " + fit.error().to_string();
+    }
   replies.reset();
   set_status(was_cancelled ? MigrationStatus::cancelled : MigrationStatus::failed);
 }

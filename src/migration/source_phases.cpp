@@ -390,6 +390,9 @@ void Source::Impl::back_out(Error why) {
     }
   }
   cleanup_items();
+  // Whether or not it was stopped: the machine does not run on with a device that cannot.
+  if (auto fit = machine.loop().call([&] { return machine.check_listeners(); }); !fit)
+    note([&](Statistics& all) { all.error += "; and then the machine stopped: " + fit.error().to_string(); });
   mapped_ram.reset();
   multifd.reset();
   if (channel) channel->discard();

@@ -17,8 +17,11 @@ Status DeviceDirtySource::start() {
   std::vector<IovaRange> ranges;
   for (const auto& range : memory_.ranges())
     ranges.push_back({Iova{range.start.value}, range.size});
+  if (left_on_) stop_log();
+  left_on_ = true;  // also after a failure it may be
   HANDOVER_TRY_CONTEXT(log->start(kPageSize, ranges), "starting the DMA log of device `{}`", device_.id());
   started_ = true;
+  left_on_ = false;
   return {};
 }
 
@@ -43,10 +46,15 @@ Status DeviceDirtySource::sync(DirtyMemory& to) {
 }
 
 void DeviceDirtySource::stop() {
-  if (!std::exchange(started_, false)) return;
-  // A device that is gone, or forgot its log in a reset, has nothing left to stop.
-  if (auto stopped = device_.dma_log()->stop(); !stopped)
-    HANDOVER_TRACE(dma_log_stop_failed, device_.id().c_str(), stopped.error().sys_errno());
+  if (std::exchange(started_, false)) stop_log();
+}
+
+// A device that is gone, or forgot its log in a reset, has nothing left to stop; any other is told again
+// before the next start, which it may refuse while the log is on.
+void DeviceDirtySource::stop_log() {
+  auto stopped = device_.dma_log()->stop();
+  left_on_ = !stopped;
+  if (!stopped) HANDOVER_TRACE(dma_log_stop_failed, device_.id().c_str(), stopped.error().sys_errno());
 }
 
 }  // namespace handover::vfio

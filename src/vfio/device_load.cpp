@@ -51,6 +51,9 @@ Status DeviceMigration::load_setup(const LoadOptions& options) {
                                 }});
   loading_ = true;
   config_loaded_ = settled_ = switched_over_ = in_stream_ = false;
+  std::lock_guard lock(device_mutex_);
+  migrating_ = true;
+  HANDOVER_TRY(revive());
   return enter(DeviceState::resuming, DeviceState::stop);
 }
 
@@ -60,8 +63,11 @@ void DeviceMigration::report_progress() {
 
 Status DeviceMigration::load_data(std::span<const std::byte> data) {
   const auto begin = std::chrono::steady_clock::now();
-  HANDOVER_TRY_CONTEXT(device_.migration()->write(data),
-                       "loading the state of device `{}` (the device's own log says more)", device_.id());
+  {
+    std::lock_guard lock(device_mutex_);
+    HANDOVER_TRY_CONTEXT(device_.migration()->write(data),
+                         "loading the state of device `{}` (the device's own log says more)", device_.id());
+  }
   const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - begin;
   progress_.bytes += data.size();
   progress_.busy_ns += static_cast<std::uint64_t>(took.count());
@@ -178,8 +184,11 @@ Status DeviceMigration::load_config(std::span<const std::byte> packet) {
 Status DeviceMigration::settle() {
   if (!loading_ || !config_loaded_)
     return fail(Errc::protocol, "the stream has no state of device `{}`", device_.id());
-  // The device judges here what it was given.
-  HANDOVER_TRY(enter(DeviceState::stop, DeviceState::stop));
+  {
+    // The device judges here what it was given.
+    std::lock_guard lock(device_mutex_);
+    HANDOVER_TRY(enter(DeviceState::stop, DeviceState::stop));
+  }
   HANDOVER_TRY_CONTEXT(config_.apply(), "setting up device `{}`", device_.id());
   settled_ = true;
   return {};

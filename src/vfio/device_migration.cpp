@@ -68,10 +68,13 @@ Status DeviceMigration::prepare() {
   if (!device_.migration())
     return fail(Errc::unsupported, "device `{}` cannot migrate: {}", device_.id(),
                 device_.migration_blocker());
+  HANDOVER_TRY(fit());
+  std::lock_guard lock(device_mutex_);
   const auto state = last_state();
   if (state != DeviceState::running && state != DeviceState::stop)
     return fail(Errc::state, "device `{}` is in state {}; it must be running or stopped to be migrated",
                 device_.id(), to_string(state));
+  migrating_ = true;
   return {};
 }
 
@@ -81,6 +84,7 @@ Status DeviceMigration::save_setup(StreamWriter& out, const SaveOptions& options
   bytes_ = 0;
   acks_wanted_ = 0;
   ack_due_ = false;
+  std::lock_guard lock(device_mutex_);
   // Where the device is decides (mission C4): a running one begins its pre-copy, a stopped one is read at
   // the end.
   if (last_state() == DeviceState::running && has(kMigrationPreCopy)) {
@@ -114,6 +118,7 @@ void DeviceMigration::ask_precopy() {
 
 Result<Pending> DeviceMigration::pending(bool exact) {
   if (exact && saving_) {
+    std::lock_guard lock(device_mutex_);
     auto size = device_.migration()->stop_copy_size();
     size_unknown_ = !size || !*size;
     stop_copy_bytes_ = size_unknown_ ? 0 : **size;
@@ -133,7 +138,10 @@ Result<Pending> DeviceMigration::pending(bool exact) {
   return pending;
 }
 
-Result<StateRead> DeviceMigration::read_state(std::span<std::byte> buffer) {
+// Nothing if the device has been taken out of the state meanwhile.
+Result<StateRead> DeviceMigration::read_state(DeviceState in, std::span<std::byte> buffer) {
+  std::lock_guard lock(device_mutex_);
+  if (last_state() != in) return StateRead{StateRead::Kind::nothing_now, 0};
   HANDOVER_ASSIGN_CONTEXT(auto read, device_.migration()->read(buffer), "reading the state of device `{}`",
                           device_.id());
   bytes_ += read.bytes;
@@ -141,8 +149,8 @@ Result<StateRead> DeviceMigration::read_state(std::span<std::byte> buffer) {
   return read;
 }
 
-Result<StateRead> DeviceMigration::send_chunk(StreamWriter& out) {
-  HANDOVER_ASSIGN(auto read, read_state({buffer_.get(), chunk_size()}));
+Result<StateRead> DeviceMigration::send_chunk(DeviceState in, StreamWriter& out) {
+  HANDOVER_ASSIGN(auto read, read_state(in, {buffer_.get(), chunk_size()}));
   if (read.bytes > 0) {
     out.be64(tag::kDevDataState);
     out.be64(read.bytes);
@@ -163,7 +171,7 @@ Result<Iterated> DeviceMigration::save_iterate(StreamWriter& out, const IterateB
   auto outcome = Iterated::nothing_now;
   if (last_state() == DeviceState::pre_copy) {
     // One record a turn, so that a device that never runs dry cannot hold up the others (mission C2).
-    HANDOVER_ASSIGN(auto read, send_chunk(out));
+    HANDOVER_ASSIGN(auto read, send_chunk(DeviceState::pre_copy, out));
     if (read.kind == StateRead::Kind::data) outcome = Iterated::more;
   }
   const bool ask_for_ack = ack_due_ && initial_bytes_ == 0;
@@ -173,13 +181,19 @@ Result<Iterated> DeviceMigration::save_iterate(StreamWriter& out, const IterateB
   return outcome;
 }
 
+// Already there, but for a device that was stopped before the migration began.
+Status DeviceMigration::enter_stop_copy() {
+  std::lock_guard lock(device_mutex_);
+  return enter(DeviceState::stop_copy, DeviceState::stop);
+}
+
 Status DeviceMigration::save_complete(StreamWriter& out) {
   if (!saving_) return fail(Errc::state, "device `{}` lost its saving session", device_.id());
   if (!save_options_.parallel) {
-    HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
+    HANDOVER_TRY(enter_stop_copy());
     LateData late(device_);
     for (;;) {
-      HANDOVER_ASSIGN(auto read, send_chunk(out));
+      HANDOVER_ASSIGN(auto read, send_chunk(DeviceState::stop_copy, out));
       if (read.kind == StateRead::Kind::end) break;
       HANDOVER_TRY(late.wait(read, {}));
     }
@@ -189,14 +203,15 @@ Status DeviceMigration::save_complete(StreamWriter& out) {
 }
 
 Status DeviceMigration::save_parallel(PacketSink& to, const CancelToken& cancel) {
-  HANDOVER_TRY(enter(DeviceState::stop_copy, DeviceState::stop));
+  HANDOVER_TRY(enter_stop_copy());
   const auto most = chunk_size();
   std::uint32_t index = 0;
   LateData late(device_);
   for (bool more = true; more;) {
     HANDOVER_TRY(cancel.check());
     Packet packet{std::make_unique_for_overwrite<std::byte[]>(DevicePacketHeader::kSize + most), 0};
-    HANDOVER_ASSIGN(const auto read, read_state({packet.bytes.get() + DevicePacketHeader::kSize, most}));
+    HANDOVER_ASSIGN(const auto read, read_state(DeviceState::stop_copy,
+                                                {packet.bytes.get() + DevicePacketHeader::kSize, most}));
     more = read.kind != StateRead::Kind::end;
     if (more) HANDOVER_TRY(late.wait(read, cancel));
     if (read.bytes == 0) continue;
@@ -238,27 +253,20 @@ ItemCounters DeviceMigration::counters() const {
 }
 
 void DeviceMigration::cleanup() {
+  // Loaded, and the load as a whole has not failed: the machine starts.
+  const bool arrived = std::exchange(settled_, false) && !loading_ && !load_options_.cancel.cancelled();
   packets_.reset();
   load_options_ = {};
-  saving_ = false;
+  saving_ = loading_ = false;
   initial_bytes_ = precopy_bytes_ = stop_copy_bytes_ = 0;
   acks_wanted_ = 0;
   ack_due_ = false;
   buffer_.reset();
-  if (!device_.migration() || device_.lost()) return;
-  if (last_state() == DeviceState::pre_copy) {
-    if (auto back = enter(DeviceState::running, DeviceState::running); !back)
-      log::error("after a migration that did not happen: {}", back.error().to_string());
-  }
-  if (std::exchange(loading_, false) && last_state() == DeviceState::resuming) {
-    // Leaving RESUMING would judge a state that is not complete; only a reset abandons it.
-    const auto asked = std::chrono::steady_clock::now();
-    if (auto reset = device_.reset(); reset)
-      arrive(DeviceState::running, asked);
-    else
-      log::error("device `{}` cannot be reset after an incomplete load: {}", device_.id(),
-                 reset.error().to_string());
-  }
+  if (!device_.migration()) return;
+  std::lock_guard lock(device_mutex_);
+  if (arrived) migrating_ = false;
+  if (auto left = leave_migration(); !left)
+    log::error("after a migration that did not happen: {}", left.error().to_string());
 }
 
 }  // namespace handover::vfio

@@ -4,7 +4,6 @@
 #include <set>
 
 #include "handover/base/log.h"
-#include "handover/vfio_user/client.h"
 #include "vmm/vm_impl.h"
 
 namespace handover::vmm {
@@ -33,8 +32,7 @@ Result<std::uint32_t> Vm::Impl::choose_slot(const DeviceOptions& options) const 
 
 Result<std::unique_ptr<AttachedDevice>> Vm::Impl::attach(const DeviceOptions& options, std::uint32_t slot,
                                                          const CancelToken& cancel) {
-  HANDOVER_ASSIGN(auto device,
-                  vfio_user::connect({.id = options.id, .socket_path = options.socket}, *memory, cancel));
+  HANDOVER_ASSIGN(auto device, config.connect(options, *memory, cancel));
   return AttachedDevice::attach(std::move(device), slot, {*bus, *memory, *vcpu, interrupts, peers.get()},
                                 blockers);
 }

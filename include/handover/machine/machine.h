@@ -30,6 +30,8 @@ class RunStateListener {
     return {};
   }
   virtual Status change(RunState from, RunState to) = 0;
+  /// Fails, with the reason, while it cannot follow the machine any more: the machine must not run then.
+  virtual Status fit() const { return {}; }
 };
 
 /// A machine: its memory, its vCPUs, who follows its run state, and everything of it that can migrate.
@@ -48,13 +50,19 @@ class Machine {
   bool running() const { return state() == RunState::running; }
 
   /// To `running`: listeners prepare, change, then the vCPUs run.  If a listener fails, those told already
-  /// are told the way back, the machine goes to internal-error, and the failure names the listener.
+  /// are told the way back, the machine goes to internal-error, and the failure names the listener.  From
+  /// there it may be tried again, but for a machine that arrived by migration: its source was told that it
+  /// does not run, and may have taken the guest back.
   Status start();
   /// From `running` to a stopped state: vCPUs first, then listeners.  Every listener is told even if one
-  /// fails; the machine is stopped in any case and the first failure is returned.
+  /// fails; the machine is stopped in any case and the first failure is returned.  If a listener is not fit
+  /// any more, the machine goes on to internal-error.
   Status stop(RunState to);
-  /// Between two stopped states; listeners are told like on a stop.  Ends by the first failure.
+  /// Between two stopped states; listeners are told like on a stop, and it ends like one.
   Status set_stopped_state(RunState to);
+  /// Stops the machine with internal-error if a listener is not fit() any more, and says which and why.  To
+  /// be called after something that no run state follows has gone wrong, such as a migration.
+  Status check_listeners();
 
   /// Runs `work` while no vCPU executes and lets them go on if the machine runs: for changes of what they
   /// see, as when a device comes or goes.  Nobody is told; the run state stays.
@@ -92,6 +100,8 @@ class Machine {
   std::vector<RunStateListener*> listeners_;
   std::vector<Migratable*> migratables_;
   std::vector<Observer> observers_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
+  bool given_back_ = false;           // it arrived, did not start, and its source has been told so
   mutable std::mutex trouble_mutex_;  // leaf
   std::string trouble_;
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -22,15 +23,17 @@ class PacketLoader;
 ///
 /// It is the device's Migratable and its run-state listener (mission A3): the migration thread drives the
 /// data, the machine's thread the states that follow the machine.  A person may stop the machine while the
-/// migration thread reads the device: the device answers one request after the other, and both orders are
-/// sound.
+/// migration thread works with the device: one request is made after the other, and for what it asks next
+/// each looks again where the other has left the device.
 ///
 /// Its state travels in the stream, or, with SaveOptions::parallel, in packets over any channel; a
 /// destination takes either.  Packets are loaded by a thread of the device's own from the switchover on, and
 /// that thread also loads the configuration and takes the device to STOP, where it judges what it was given.
 ///
 /// A failed transition is answered by the recovery ladder: back to the state named for recovery, else
-/// reset, else the device is reported dead; it is never left in ERROR silently.
+/// reset, else the device is dead; it is never left in ERROR silently.  After a migration that did not happen
+/// the device is asked where it is, and goes back to where the machine is, over the same ladder.  While it is
+/// dead the machine must not run (fit()); a start, or a load, tries the reset once more.
 class DeviceMigration : public Migratable, public RunStateListener {
  public:
   /// `path` is the device's place, such as `0000:00:01.0`.  All references outlive this object.
@@ -66,6 +69,8 @@ class DeviceMigration : public Migratable, public RunStateListener {
   std::string name() const override { return device_.id(); }
   Status prepare(RunState from, RunState to) override;
   Status change(RunState from, RunState to) override;
+  /// Fails while the device is dead.  Any thread.
+  Status fit() const override;
 
   /// The state that the device was opened in, if that is not running.  Before anything else.
   void found_in(DeviceState state) { state_.store(state, std::memory_order_relaxed); }
@@ -80,12 +85,20 @@ class DeviceMigration : public Migratable, public RunStateListener {
   DeviceState last_state() const { return state_.load(std::memory_order_relaxed); }
 
  private:
+  // States.  Under device_mutex_.
   Status enter(DeviceState to, DeviceState recovery);
   Status recover(DeviceState recovery, Error cause);
+  Status reset(DeviceState after, const Error& cause);
+  Status revive();
+  Status start(DeviceState to, RunState from);
+  Status leave_stop_copy();
+  Status leave_migration();
   void arrive(DeviceState at, std::chrono::steady_clock::time_point asked);
+
   // Source.
-  Result<StateRead> read_state(std::span<std::byte> buffer);
-  Result<StateRead> send_chunk(StreamWriter& out);
+  Status enter_stop_copy();
+  Result<StateRead> read_state(DeviceState in, std::span<std::byte> buffer);
+  Result<StateRead> send_chunk(DeviceState in, StreamWriter& out);
   Status send_config(PacketSink& to, std::uint32_t index);
   std::size_t chunk_size() const;
   void ask_precopy();
@@ -102,6 +115,14 @@ class DeviceMigration : public Migratable, public RunStateListener {
 
   std::uint64_t features() const;
   bool has(std::uint64_t feature) const { return (features() & feature) != 0; }
+
+  // Held for one request to the device and the decision that leads to it; the machine's and the migration's
+  // threads take turns.  Nothing but the device, and who watches its states, is called under it.
+  std::mutex device_mutex_;
+  mutable std::mutex dead_mutex_;  // leaf
+  std::string dead_;               // why the device is; empty: it is not
+  std::uint64_t resets_ = 0;       // that a failure made necessary; under device_mutex_
+  bool migrating_ = false;         // from the first check or set-up to the hand-over; under device_mutex_
 
   Device& device_;
   DeviceConfig& config_;
@@ -145,9 +166,12 @@ class DeviceDirtySource final : public DirtySource {
   void stop() override;
 
  private:
+  void stop_log();
+
   Device& device_;
   GuestMemory& memory_;
   bool started_ = false;
+  bool left_on_ = false;
 };
 
 }  // namespace handover::vfio

@@ -1,12 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "handover/base/cancel.h"
 #include "handover/base/result.h"
 #include "handover/base/units.h"
+#include "handover/memory/guest_memory.h"
+#include "handover/vfio/device.h"
 
 namespace handover::vmm {
 
@@ -32,6 +37,13 @@ struct DeviceOptions {
   bool operator==(const DeviceOptions&) const = default;
 };
 
+/// Makes the device that the options describe.
+using ConnectDevice = std::function<Result<std::unique_ptr<vfio::Device>>(const DeviceOptions&, GuestMemory&,
+                                                                          const CancelToken&)>;
+/// The usual way: a client of the vfio-user server at the option's socket.
+Result<std::unique_ptr<vfio::Device>> connect_device(const DeviceOptions& options, GuestMemory& memory,
+                                                     const CancelToken& cancel);
+
 /// The longest id of a device; also what the stream has room for.
 inline constexpr std::size_t kMaxDeviceId = 63;
 /// PCI slots 1 to 31.
@@ -56,6 +68,8 @@ struct VmConfig {
   /// (mission C8).
   bool p2p = true;
   bool incoming = false;  ///< wait for a migration (run state inmigrate) instead of a start (prelaunch)
+  /// Where devices come from; something else for devices of another kind.
+  ConnectDevice connect = connect_device;
 
   /// What can be known before anything is made: sizes, number of devices, unique ids and slots.
   Status check() const;

@@ -19,7 +19,10 @@ class Recorder final : public RunStateListener {
   Status prepare(RunState, RunState to) override { return told("prepare", to); }
   Status change(RunState, RunState to) override { return told("change", to); }
 
+  Status fit() const override { return unfit.empty() ? Status{} : fail(Errc::device, "{}", unfit); }
+
   std::string fail_at;
+  std::string unfit;
 
  private:
   Status told(std::string_view phase, RunState to) {
@@ -140,6 +143,71 @@ TEST_F(MachineTest, APanicStopsTheMachineAndSaysWhy) {
   loop_.call([] {});  // the panic is handled on the loop, before this
   EXPECT_EQ(machine_->state(), RunState::guest_panicked);
   EXPECT_EQ(machine_->trouble(), "vcpu0: page 7 is wrong");
+}
+
+TEST_F(MachineTest, APanicThatComesLateFindsNoMachine) {
+  ASSERT_TRUE(start());
+  log_.clear();
+  loop_.call([&] {
+    vcpu_.panic("page 7 is wrong");
+    machine_.reset();
+  });
+  loop_.call([] {});
+  EXPECT_THAT(log_, ElementsAre("vcpu pause")) << "by the machine's end";
+}
+
+TEST_F(MachineTest, AListenerThatIsNotFitStopsTheMachineWithItsReason) {
+  for (const auto to : {RunState::paused, RunState::finish_migrate}) {
+    ASSERT_TRUE(start());
+    second_.unfit = "b is dead";
+    const auto stopped = stop(to);
+    ASSERT_FALSE(stopped);
+    EXPECT_THAT(stopped.error().to_string(), HasSubstr("b is dead"));
+    EXPECT_EQ(machine_->state(), RunState::internal_error);
+    EXPECT_THAT(machine_->trouble(), HasSubstr("b is dead"));
+    second_.unfit.clear();
+  }
+  ASSERT_TRUE(start()) << "what is fit again may run again";
+  EXPECT_EQ(machine_->trouble(), "");
+  EXPECT_TRUE(loop_.call([&] { return machine_->check_listeners(); }));
+  second_.unfit = "b is dead";
+  log_.clear();
+  EXPECT_FALSE(loop_.call([&] { return machine_->check_listeners(); }));
+  EXPECT_EQ(machine_->state(), RunState::internal_error);
+  EXPECT_THAT(log_, testing::Contains("vcpu pause"));
+  EXPECT_THAT(log_, testing::Contains("a change internal-error"));
+}
+
+TEST_F(MachineTest, AMachineThatWasGivenUpIsStoppedByNobodyElse) {
+  ASSERT_TRUE(start());
+  ASSERT_TRUE(stop(RunState::finish_migrate));
+  ASSERT_TRUE(stop(RunState::postmigrate));
+  second_.unfit = "b is dead";
+  EXPECT_TRUE(loop_.call([&] { return machine_->check_listeners(); }));
+  EXPECT_EQ(machine_->state(), RunState::postmigrate);
+}
+
+// Its source has been told, and may have taken the guest back.
+TEST_F(MachineTest, AMachineThatArrivedAndDidNotStartIsNotStartedAgain) {
+  ASSERT_TRUE(stop(RunState::inmigrate));
+  second_.fail_at = "b change running";
+  ASSERT_FALSE(start());
+  second_.fail_at.clear();
+  const auto again = start();
+  ASSERT_FALSE(again);
+  EXPECT_THAT(again.error().to_string(), HasSubstr("its source may run it again"));
+  EXPECT_EQ(machine_->state(), RunState::internal_error);
+}
+
+TEST_F(MachineTest, AStartThatFailedCanBeTriedAgain) {
+  ASSERT_TRUE(start());
+  ASSERT_TRUE(stop(RunState::paused));
+  second_.fail_at = "b change running";
+  ASSERT_FALSE(start());
+  EXPECT_EQ(machine_->state(), RunState::internal_error);
+  second_.fail_at.clear();
+  ASSERT_TRUE(start());
+  EXPECT_EQ(machine_->trouble(), "");
 }
 
 // Mission A6: what was never added can be removed, and what was removed is not told.

@@ -1,0 +1,11 @@
+#include "handover/vfio_user/client.h"
+#include "handover/vmm/vm_config.h"
+
+namespace handover::vmm {
+
+Result<std::unique_ptr<vfio::Device>> connect_device(const DeviceOptions& options, GuestMemory& memory,
+                                                     const CancelToken& cancel) {
+  return vfio_user::connect({.id = options.id, .socket_path = options.socket}, memory, cancel);
+}
+
+}  // namespace handover::vmm
