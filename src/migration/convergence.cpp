@@ -8,14 +8,14 @@ namespace handover {
 void Convergence::Meter::add(std::uint64_t more, Seconds took) {
   bytes += more;
   busy += took;
-  if (busy < kWindow) return;
+  if (busy < kWindow || bytes < kTooFew) return;
   rate = static_cast<double>(bytes) / busy.count();
   bytes = 0;
   busy = Seconds{0};
 }
 
 void Convergence::Meter::settle() {
-  if (rate == 0 && busy > Seconds{0}) rate = static_cast<double>(bytes) / busy.count();
+  if (rate == 0 && bytes >= kTooFew && busy > Seconds{0}) rate = static_cast<double>(bytes) / busy.count();
 }
 
 Convergence::Item& Convergence::slot(std::size_t item) {
@@ -29,11 +29,11 @@ void Convergence::sent(std::size_t item, std::uint64_t bytes, Seconds busy) {
 }
 
 void Convergence::loaded(std::size_t item, std::uint64_t bytes, Seconds busy) {
-  if (bytes >= kTooFewLoaded && busy > Seconds{0})
-    slot(item).load_rate = static_cast<double>(bytes) / busy.count();
+  if (bytes >= kTooFew && busy > Seconds{0}) slot(item).load_rate = static_cast<double>(bytes) / busy.count();
 }
 
 void Convergence::settle() {
+  settled_ = true;
   all_.settle();
   for (auto& item : items_)
     item.sending.settle();
@@ -55,6 +55,7 @@ double Convergence::expected_downtime_ms(std::span<const Pending> pending,
   for (std::size_t item = 0; item < pending.size(); ++item) {
     if (pending[item].total() == 0) continue;
     const double rate = rate_of(item, parameters);
+    if (rate <= 0 && settled_) continue;
     if (rate <= 0) return -1;
     const double takes = static_cast<double>(pending[item].total()) * 1000 / rate;
     bytes += pending[item].total();

@@ -28,8 +28,8 @@ class Convergence {
   using Seconds = std::chrono::duration<double>;
   /// A rate is measured anew whenever an item has been sending for this long.
   static constexpr Seconds kWindow{0.1};
-  /// So few bytes loaded say nothing about a rate: they took what any call takes.
-  static constexpr std::uint64_t kTooFewLoaded = 64 * KiB;
+  /// So few bytes say nothing about a rate: they took what any call takes.
+  static constexpr std::uint64_t kTooFew = 64 * KiB;
 
   /// `bytes` of an item went out in `busy` time; waiting for the rate limit does not count, because at the
   /// switchover there is no limit.
@@ -38,8 +38,8 @@ class Convergence {
   void loaded(std::size_t item, std::uint64_t bytes, Seconds busy);
   /// The item goes side by side with the others of its kind.
   void set_parallel(std::size_t item) { slot(item).parallel = true; }
-  /// Everything that could go out has gone: with no figure yet, what was measured so far has to do, or a
-  /// small machine would wait for a figure with nothing left to measure by.
+  /// Everything that could go out has gone: what was measured so far has to do, and where nothing can be
+  /// measured what is left counts for nothing, or a small machine would wait for figures for ever.
   void settle();
 
   /// Bytes a second over all items; 0 until enough was sent to tell.
@@ -73,6 +73,7 @@ class Convergence {
   double rate_of(std::size_t item, const Parameters& parameters) const;
 
   Meter all_;
+  bool settled_ = false;
   std::vector<Item> items_;
   double last_pass_ms_ = std::numeric_limits<double>::infinity();
 };

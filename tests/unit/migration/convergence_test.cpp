@@ -108,6 +108,25 @@ TEST(Convergence, ASmallMachineThatHasSentEverythingNeedNotWaitForAWindow) {
   EXPECT_TRUE(fits(convergence, {Pending{.must_stop = 8}}));
 }
 
+// A device that has sent next to nothing is not slow because of it.
+TEST(Convergence, SoFewBytesSayNothingAboutARate) {
+  Convergence convergence;
+  convergence.sent(kRam, 1'000'000'000, Seconds{1});
+  for (int i = 0; i < 100; ++i)
+    convergence.sent(kDevice, 30, Seconds{0.01});
+  const std::vector left{Pending{}, Pending{.must_stop = 50'000'000}};
+  EXPECT_DOUBLE_EQ(convergence.expected_downtime_ms(left, {}), 50) << "the common rate";
+}
+
+TEST(Convergence, AMachineWithNothingToMeasureByDoesNotWaitForEver) {
+  Convergence convergence;
+  convergence.sent(kDevice, 30, Seconds{0.001});
+  const std::vector left{Pending{}, Pending{.must_stop = 200'000}};
+  EXPECT_LT(convergence.expected_downtime_ms(left, {}), 0);
+  convergence.settle();
+  EXPECT_TRUE(convergence.fits(left, {}));
+}
+
 TEST(Convergence, PassesThatHalveWhatIsLeftGoOnUntilItIsShortEnough) {
   Convergence convergence;
   convergence.sent(kRam, 1'000'000'000, Seconds{1});  // a million bytes take a millisecond
@@ -134,9 +153,9 @@ TEST(Convergence, AFewBytesLoadedTellNoRate) {
 
 TEST(Convergence, TheRateFollowsTheLastWindow) {
   Convergence convergence;
-  convergence.sent(kRam, 1000, Seconds{1});
-  convergence.sent(kRam, 4000, Seconds{1});
-  EXPECT_DOUBLE_EQ(convergence.bandwidth(), 4000);
+  convergence.sent(kRam, 100'000, Seconds{1});
+  convergence.sent(kRam, 400'000, Seconds{1});
+  EXPECT_DOUBLE_EQ(convergence.bandwidth(), 400'000);
 }
 
 }  // namespace
