@@ -41,7 +41,7 @@ struct Source::Impl {
   Status open_channels(const Open& open);
   void shut_channels();
 
-  // source_phases.cpp: in this order, each until it fails.
+  // source_phases.cpp, source_switchover.cpp: in this order, each until it fails.
   Status setup();
   Status iterate();
   Status switch_over();

@@ -20,11 +20,11 @@ struct ReplyMessage {
   std::uint32_t length = 0;  ///< REQ_PAGES, REQ_PAGES_ID: bytes
   std::string block{};       ///< REQ_PAGES_ID
   // LOAD_PROGRESS:
-  std::uint32_t section = 0;       ///< id in the source's stream
-  std::uint64_t bytes = 0;         ///< loaded by the item so far
-  std::uint64_t busy_ns = 0;       ///< time that took
+  std::uint32_t section = 0;        ///< id in the source's stream
+  std::uint64_t bytes = 0;          ///< loaded by the item so far
+  std::uint64_t busy_ns = 0;        ///< time that took
   std::uint64_t packet_charge = 0;  ///< of those that came in packets
-  std::uint64_t room = 0;          ///< bytes of packets that may wait to be loaded
+  std::uint64_t room = 0;           ///< bytes of packets that may wait to be loaded
   bool operator==(const ReplyMessage&) const = default;
 };
 
