@@ -229,8 +229,9 @@ TEST_F(HostileServer, SilenceLosesTheDeviceAfterItsTime) {
 
 // The caller's memory is the caller's again when a call has failed, whatever still comes.
 TEST_F(HostileServer, AReplyThatStopsInTheMiddleIsNotGoneOnWithInTheCallersMemory) {
-  std::atomic<bool> given_up{false};
-  server_.on(Command::region_read, [&](ScriptedServer& server, const Message& message) {
+  // The server outlives the test's own variables.
+  const auto given_up = std::make_shared<std::atomic<bool>>(false);
+  server_.on(Command::region_read, [given_up](ScriptedServer& server, const Message& message) {
     const auto head = *decode<RegionAccessHead>(message.payload);
     auto bytes = MessageBuilder()
                      .add(head)
@@ -238,7 +239,7 @@ TEST_F(HostileServer, AReplyThatStopsInTheMiddleIsNotGoneOnWithInTheCallersMemor
                      .finish(reply_header(message.header));
     const auto half = bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2);
     server.send({bytes.begin(), half});
-    EXPECT_TRUE(eventually([&] { return given_up.load(); }));
+    EXPECT_TRUE(eventually([&] { return given_up->load(); }));
     server.send({half, bytes.end()});
     Answer answer;
     answer.silent = true;
@@ -252,7 +253,7 @@ TEST_F(HostileServer, AReplyThatStopsInTheMiddleIsNotGoneOnWithInTheCallersMemor
   EXPECT_EQ(read.error().code(), Errc::timeout);
   EXPECT_TRUE((*device)->lost());
   std::ranges::fill(buffer, std::byte{0x11});
-  given_up = true;
+  *given_up = true;
   device->reset();
   EXPECT_EQ(buffer, std::vector(0x1000, std::byte{0x11}));
 }

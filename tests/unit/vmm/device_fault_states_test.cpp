@@ -82,19 +82,23 @@ class StateLog {
  public:
   explicit StateLog(FaultyVm& machine) {
     for (auto* device : machine.devices)
-      device->set_gate([this, id = device->id()](DeviceState to) {
-        std::lock_guard lock(mutex_);
-        asked_.push_back(id + " " + std::string(vfio::to_string(to)));
+      device->set_gate([log = log_, id = device->id()](DeviceState to) {
+        std::lock_guard lock(log->mutex);
+        log->asked.push_back(id + " " + std::string(vfio::to_string(to)));
       });
   }
   std::vector<std::string> taken() {
-    std::lock_guard lock(mutex_);
-    return std::exchange(asked_, {});
+    std::lock_guard lock(log_->mutex);
+    return std::exchange(log_->asked, {});
   }
 
  private:
-  std::mutex mutex_;
-  std::vector<std::string> asked_;
+  // The devices have it as well: they are asked once more when their machine is taken down.
+  struct Log {
+    std::mutex mutex;
+    std::vector<std::string> asked;
+  };
+  std::shared_ptr<Log> log_ = std::make_shared<Log>();
 };
 
 // Mission A4: the states of either side, in their order; none is stopped before all are quiet (C6).

@@ -216,13 +216,13 @@ TEST_F(PeerMappingsTest, ThreadsThatComeTogetherMissNothing) {
     std::vector<std::thread> threads;
     const std::pair<MappingDevice*, std::uint64_t> places[] = {{&a, kA}, {&b, kB}, {&c, kC}};
     for (const auto& [device, at] : places)
-      threads.emplace_back([this, device = device, at = at, round, seed] {
-        std::mt19937_64 random(seed + round + at);
+      threads.emplace_back([this, to = device, start = at, round, seed] {
+        std::mt19937_64 random(seed + round + start);
         for (int i = 0; i < 5; ++i) {
-          place(*device, at + random() % 16 * kPageSize);
+          place(*to, start + random() % 16 * kPageSize);
           EXPECT_TRUE(peers.sync());
         }
-        place(*device, at);
+        place(*to, start);
         EXPECT_TRUE(peers.sync());
       });
     for (auto& thread : threads)
