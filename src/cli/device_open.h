@@ -17,6 +17,6 @@ struct OpenDevice {
 /// Opens the device of a target such as vfio-user:/run/accel.sock, and leaves it in the state in which the
 /// last one who had it left it: a device that was given up to another place must not run again because
 /// somebody looks at it.
-Result<OpenDevice> open_as_found(const std::string& target);
+Result<OpenDevice> open_as_found(const std::string& text);
 
 }  // namespace handover::cli

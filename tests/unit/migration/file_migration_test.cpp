@@ -324,9 +324,9 @@ TEST_F(FileMigration, ACancelledSnapshotLeavesTheOldFileAndTheMachineRunning) {
     for (auto at : {MigrationStatus::setup, MigrationStatus::active, MigrationStatus::device}) {
       write_whole_file(path(), "an older snapshot");
       auto options = save_options(way);
-      options.on_status = [&](MigrationStatus status) {
+      options.on_status = [this, at](MigrationStatus status) {
         if (status == at) {
-          std::thread([&] { EXPECT_TRUE(source->cancel()); }).join();
+          std::thread([this] { EXPECT_TRUE(source->cancel()); }).join();
         }
       };
       source = std::make_unique<Source>(from.machine, &from.ram_migration, std::move(options));

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "handover/memory/guest_race.h"
 #include "unit/memory/random_seed.h"
 #include "unit/vmm/served_vm.h"
 
@@ -98,8 +99,13 @@ TEST(VmPlug, AThousandRoundsLeaveNothingBehindAndTheMachineStillMigrates) {
   // The server's end of the last connection goes a moment later.
   EXPECT_TRUE(source.wait_for([&] { return open_files() <= files && threads() <= running; }))
       << open_files() << " open files after " << files << ", " << threads() << " threads after " << running;
-  // The allocator may map a little more; a leak would be of one for each round.
+  // The allocator may map a little more; a leak would be of one for each round.  ThreadSanitizer maps more
+  // itself for every thread that comes and goes.
+#ifndef HANDOVER_THREAD_SANITIZER
   EXPECT_LT(mappings(), mapped + kRounds / 2);
+#else
+  (void)mapped;
+#endif
   EXPECT_THAT(source.vm->blockers().reasons(), IsEmpty());
   EXPECT_THAT(sections(source), ElementsAre("handover-machine", "ram", "synthetic-vcpu", "0000:00:01.0/vfio",
                                             "0000:00:02.0/vfio"));
