@@ -35,8 +35,9 @@ void Source::Impl::account(const Entry& entry, Phase phase, std::uint64_t bytes)
 
 Status Source::Impl::write_section(stream::Record kind, const Entry& entry, Phase phase,
                                    const std::function<Status()>& body) {
-  // Pages may go beside the stream; START moves none, and begins the count anew.
-  const bool counted = entry.item == ram && kind != stream::Record::section_start;
+  // Pages may go beside the stream; START moves none, and begins the count anew.  What goes over channels is
+  // counted when it is out (finish_channels).
+  const bool counted = entry.item == ram && !multifd && kind != stream::Record::section_start;
   const auto sent = [&] { return counted ? ram->counters().bytes : writer->position(); };
   const auto before = sent();
   stream::write_section_header(*writer, {.kind = kind,
