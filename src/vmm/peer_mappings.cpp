@@ -26,8 +26,9 @@ void PeerMappings::join(vfio::Device& device) {
 
 void PeerMappings::publish(vfio::Device& device, std::vector<Area> areas) {
   std::lock_guard lock(mutex_);
-  for (auto& member : members_)
-    if (member.device == &device) member.areas = std::move(areas);
+  const auto member =
+      std::ranges::find_if(members_, [&](const auto& each) { return each.device == &device; });
+  if (member != members_.end()) member->areas = std::move(areas);
 }
 
 bool PeerMappings::over_ram(const Area& area) const {
