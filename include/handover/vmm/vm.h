@@ -82,7 +82,7 @@ class Vm {
   /// its migration).  `cancel` ends the wait for its server; once plug() has returned it does nothing more.
   /// The synthetic guest drives the devices that it finds at its boot: it ignores what comes later, which is
   /// migrated all the same.
-  Status plug(const DeviceOptions& device, const CancelToken& cancel = {});
+  Status plug(const DeviceOptions& options, const CancelToken& cancel = {});
   /// Takes a device out; nothing of it is left behind (mission A6).  A guest that drives it finds that it
   /// reads as all ones and goes on without it.
   Status unplug(const std::string& id);
