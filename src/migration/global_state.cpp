@@ -10,6 +10,11 @@ const vmstate::Description* GlobalState::description() const {
           .field("has_vm_was_suspended", &GlobalState::has_vm_was_suspended_)
           .field("vm_was_suspended", &GlobalState::vm_was_suspended_)
           .unused(66)
+          .post_load([](GlobalState& self, std::uint32_t) -> Status {
+            if (self.run_state()) return {};
+            return fail(Errc::protocol, "the stream says that the machine was in run state '{}', which there is not",
+                        self.name_);
+          })
           .pre_save([](GlobalState& self) { self.size_ = static_cast<std::uint32_t>(self.name_.size() + 1); })
           .done();
   return description.get();

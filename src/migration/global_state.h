@@ -15,7 +15,7 @@ class GlobalState final : public StateItem {
 
   std::string section_name() const override { return "globalstate"; }
   const vmstate::Description* description() const override;
-  /// Empty if the stream had no such section, or names a state that we do not know.
+  /// Empty if the stream had no such section.
   std::optional<RunState> run_state() const { return run_state_from(name_); }
 
  protected:

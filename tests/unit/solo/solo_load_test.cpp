@@ -80,6 +80,24 @@ TEST(SoloLoad, AnyByteThatIsWrongIsSurvived) {
   }
 }
 
+TEST(SoloLoad, ARunStateThatThereIsNotIsRefused) {
+  const TempFolder folder;
+  ServedToy here(folder / "here");
+  ServedToy there(folder / "there");
+  Solo from(here.socket, {.use_precopy = false});
+  auto stream = save(from);
+  const auto name = std::as_bytes(std::span("running"));  // with its NUL
+  const auto at = std::ranges::find_end(stream, name);
+  ASSERT_FALSE(at.empty());
+  at[0] = std::byte{'x'};
+  Solo into(there.socket, {.side = Side::destination});
+  const auto loaded = load(into, stream);
+  EXPECT_EQ(loaded.status, MigrationStatus::failed);
+  EXPECT_THAT(loaded.error, HasSubstr("run state 'xunning'"));
+  EXPECT_TRUE(into->abandon_load().value());
+  EXPECT_EQ(there.server->device_state(), DeviceState::running);
+}
+
 TEST(SoloLoad, ADeviceThatRefusesItsStateIsReset) {
   const TempFolder folder;
   ServedToy here(folder / "here");
