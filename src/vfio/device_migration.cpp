@@ -253,9 +253,10 @@ ItemCounters DeviceMigration::counters() const {
 }
 
 void DeviceMigration::cleanup() {
+  // Ends its thread, which may still be loading.
+  packets_.reset();
   // Loaded, and the load as a whole has not failed: the machine starts.
   const bool arrived = std::exchange(settled_, false) && !loading_ && !load_options_.cancel.cancelled();
-  packets_.reset();
   load_options_ = {};
   saving_ = loading_ = false;
   initial_bytes_ = precopy_bytes_ = stop_copy_bytes_ = 0;
