@@ -163,6 +163,9 @@ void add_demo(CLI::App& app, int& exit_code) {
                    "connections for RAM and device state (multifd); 0: the main one alone")
       ->check(CLI::Range(0, 255))
       ->capture_default_str();
+  command->add_flag(
+      "--viommu", options->viommu,
+      "give the guest an IOMMU, in which it maps every buffer for its device and unmaps it again");
   command->add_option("--load-cost", options->load_cost,
                       "simulated time that each device takes to load its state, such as 70ms");
   command->add_flag("--compare", options->compare,

@@ -89,6 +89,15 @@ std::string demo_table(const DemoFigures& figures) {
                     mib(item.at("downtime-bytes").get<double>()));
   }
 
+  table += "\n";
+  for (const auto& each : report.at("dirty-tracking"))
+    table +=
+        row("what " + each.at("who").get<std::string>() + " wrote", each.at("reason").get<std::string>());
+  if (figures.after.iommu_mappings > 0)
+    table += row("IOMMU mappings", fmt::format("{} made before, {} in all; {} faults where nothing is mapped",
+                                               figures.before.iommu_mappings, figures.after.iommu_mappings,
+                                               figures.after.iommu_faults));
+
   const auto& checked = figures.verification;
   table += fmt::format("\n  {:<26}{} before, {} during, {} after\n", "device jobs",
                        figures.before.jobs_completed, figures.jobs_during(), figures.jobs_after());

@@ -54,6 +54,7 @@ Result<DemoSide> DemoSide::start(const std::string& name, const std::filesystem:
   run.insert(run.end(), {"--qmp", control, "--working-set", fmt::format("{}", working_set(options)),
                          "--dirty-rate", fmt::format("{}", options.dirty_rate), "--job-rate",
                          fmt::format("{}", options.job_rate), "--seed", fmt::format("{}", options.seed)});
+  if (options.viommu) run.emplace_back("--viommu");
   if (incoming) run.insert(run.end(), {"--incoming", "tcp:127.0.0.1:0", "--prealloc"});
   HANDOVER_ASSIGN(side.machine_,
                   ChildProcess::start(run, {.name = fmt::format("the {} machine", name),
@@ -78,6 +79,8 @@ Result<GuestFigures> DemoSide::guest(const CancelToken& cancel) {
   HANDOVER_ASSIGN(auto answer, qmp_->execute("x-handover-guest", json::object(), cancel));
   return GuestFigures{.pages_written = number(answer, "pages-written"),
                       .jobs_completed = number(answer, "jobs-completed"),
+                      .iommu_mappings = number(answer, "iommu-mappings"),
+                      .iommu_faults = number(answer, "iommu-faults"),
                       .interrupts_lost = number(answer, "interrupts-lost"),
                       .mismatches = number(answer, "mismatches"),
                       .devices_lost = number(answer, "devices-lost")};

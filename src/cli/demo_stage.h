@@ -20,7 +20,8 @@ struct DemoOptions {
   std::uint64_t device_memory = 0;
   std::uint32_t devices = 1;
   std::uint64_t channels = 0;  ///< multifd channels; 0: the main channel alone
-  std::string load_cost;       ///< of each device, such as 70ms; empty: none
+  bool viommu = false;
+  std::string load_cost;  ///< of each device, such as 70ms; empty: none
   std::uint64_t dirty_rate = 0;
   std::uint64_t job_rate = 0;
   std::uint64_t seed = 0;
@@ -37,6 +38,8 @@ struct DemoOptions {
 struct GuestFigures {
   std::uint64_t pages_written = 0;
   std::uint64_t jobs_completed = 0;
+  std::uint64_t iommu_mappings = 0;
+  std::uint64_t iommu_faults = 0;
   std::uint64_t interrupts_lost = 0;
   std::uint64_t mismatches = 0;
   std::uint64_t devices_lost = 0;

@@ -84,7 +84,7 @@ Status judge(QmpClient& client, const json& figures, const MigrationWatch& watch
   const auto reason = text_of(figures, "error-desc", "the machine gave no reason");
   if (status == "completed") {
     if (!watch.too_late().empty()) progress.say("it was too late to cancel: the guest has moved");
-    progress.say(summary_text(figures, options.address));
+    progress.say(summary_text(figures, options.address) + tracking_text(figures));
     return {};
   }
   if (status == "in-doubt")

@@ -74,6 +74,15 @@ std::string summary_text(const json& figures, std::string_view address) {
                      size_text(number(ram, "transferred")), number(ram, "dirty-sync-count"));
 }
 
+std::string tracking_text(const json& figures) {
+  const auto tracking = part(part(figures, "vfio"), "x-handover-dirty-tracking");
+  std::string text;
+  if (!tracking.is_array()) return text;
+  for (const auto& each : tracking)
+    text += fmt::format("\n  {}: {}", text_of(each, "who"), text_of(each, "reason"));
+  return text;
+}
+
 std::string snapshot_summary(const json& figures, std::string_view path) {
   return fmt::format("saved to {} in {:.2f} s, of which the guest stood still {:.0f} ms, {} written", path,
                      number(figures, "total-time") / 1000, number(figures, "downtime"),

@@ -11,6 +11,8 @@ namespace handover::cli {
 std::string progress_text(const nlohmann::json& figures, std::size_t width);
 /// The end of a migration to `address` in a few words.
 std::string summary_text(const nlohmann::json& figures, std::string_view address);
+/// A line for each device whose writes were tracked: how, and why so.  Begins with a new line.
+std::string tracking_text(const nlohmann::json& figures);
 /// The end of a snapshot.
 std::string snapshot_summary(const nlohmann::json& figures, std::string_view path);
 /// A member of an answer, which may be anything; `otherwise` if it is no text.

@@ -37,7 +37,7 @@ Row row_of(const json& device) {
       fmt::format("{} ({})", migration.at("protocol").get<std::string>(), features_of(migration)),
       device.at("lost").get<bool>() ? "lost" : migration.at("state").get<std::string>(),
       size.is_null() ? "?" : fmt::format("{}", size.get<std::uint64_t>()),
-      device.at("dirty-tracking").get<std::string>()};
+      device.at("dirty-tracking").at("tracker").get<std::string>()};
 }
 
 }  // namespace
@@ -65,8 +65,7 @@ Result<std::string> blockers_text(const json& reasons) {
 Result<std::string> devices_text(const json& devices) {
   if (devices.empty()) return "the machine has no devices\n";
   try {
-    std::vector<Row> rows{
-        {"id", "path", "is", "migration", "state", "bytes when stopped", "dirty memory known by"}};
+    std::vector<Row> rows{{"id", "path", "is", "migration", "state", "bytes when stopped", "dirty tracking"}};
     for (const auto& device : devices)
       rows.push_back(row_of(device));
     std::array<std::size_t, kColumns> widths{};
@@ -79,6 +78,9 @@ Result<std::string> devices_text(const json& devices) {
         text += fmt::format("{:<{}}  ", rows[line][i], widths[i]);
       text += rows[line][kColumns - 1] + "\n";
       if (line == 0) continue;
+      const auto& tracking = devices.at(line - 1).at("dirty-tracking");
+      text += fmt::format("  dirty tracking: {}{}\n", tracking.at("reason").get<std::string>(),
+                          tracking.at("pre-copy").get<bool>() ? "" : ", asked only when it has stopped");
       if (const auto& blocker = devices.at(line - 1).at("blocker"); !blocker.is_null())
         text += fmt::format("  blocks migration: {}\n", blocker.get<std::string>());
     }

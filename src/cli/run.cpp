@@ -23,7 +23,8 @@ struct RunOptions {
   std::string incoming;
   std::string restore;
   std::string qmp;
-  std::string p2p = "on";
+  std::string p2p;
+  std::string dirty_tracking = "auto";
   bool paused = false;
   bool with_parent = false;
 };
@@ -39,6 +40,8 @@ json guest_json(const vmm::GuestReport& report) {
           {"jobs-completed", report.jobs_completed},
           {"p2p-jobs", report.p2p_jobs},
           {"p2p-faults", report.p2p_faults},
+          {"iommu-mappings", report.iommu_mappings},
+          {"iommu-faults", report.iommu_faults},
           {"interrupts", report.interrupts},
           {"interrupts-lost", report.interrupts_lost},
           {"mismatches", report.mismatches},
@@ -199,7 +202,11 @@ Status complete(RunOptions& options) {
     HANDOVER_ASSIGN(auto device, vmm::parse_device_option(text));
     options.config.devices.push_back(std::move(device));
   }
-  options.config.p2p = options.p2p == "on";
+  options.config.p2p = options.p2p != "off";
+  if (options.config.viommu && options.p2p == "on")
+    return fail(Errc::invalid_argument,
+                "--viommu does not go with --p2p on: behind the guest's IOMMU devices reach RAM only");
+  options.config.dirty_tracking = vfio::tracker_kind_from(options.dirty_tracking);
   const bool incoming = !options.incoming.empty();
   options.config.incoming = incoming || !options.restore.empty();
   if (incoming && options.incoming != "defer") HANDOVER_TRY(Address::parse(options.incoming));
@@ -237,14 +244,26 @@ void add_run(CLI::App& app, int& exit_code) {
   command->add_flag("--huge-pages", options->config.huge_pages, "back the RAM with 2 MiB pages of the host");
   command->add_flag("--prealloc", options->config.prealloc,
                     "take all RAM from the host at the start; a destination then loads faster");
-  command->add_option("--device", options->devices, "vfio-user,socket=PATH,id=NAME[,slot=N]; may be repeated")
+  command
+      ->add_option("--device", options->devices,
+                   "vfio-user,socket=PATH,id=NAME[,slot=N][,dirty-page-tracking=KIND]"
+                   "[,pre-copy-dirty-page-tracking=on|off]; may be repeated")
       ->take_all();
+  command->add_flag("--viommu", options->config.viommu,
+                    "give the guest an IOMMU: devices reach only what it maps there, and never each other");
+  command
+      ->add_option(
+          "--dirty-page-tracking", options->dirty_tracking,
+          "how it is learnt what devices write, for those that name nothing: by their own log (device), "
+          "by the host's IOMMU (iommufd), by the container (type1), or not at all (all pages)")
+      ->check(CLI::IsMember({"auto", "device", "iommufd", "type1", "all"}))
+      ->capture_default_str();
   command
       ->add_option("--p2p", options->p2p,
                    "whether devices reach each other's memory by DMA; the same on both sides of a migration. "
                    "off lets several devices migrate of which one has no P2P state")
       ->check(CLI::IsMember({"on", "off"}))
-      ->capture_default_str();
+      ->default_str("on");
   auto* incoming = command->add_option(
       "--incoming", options->incoming,
       "wait for a migration on this address (tcp:HOST:PORT, unix:PATH, fd:N, file:PATH, exec:COMMAND), "

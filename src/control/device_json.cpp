@@ -48,6 +48,23 @@ Result<std::uint32_t> slot_of(const json& arguments) {
   return static_cast<std::uint32_t>(slot);
 }
 
+Result<vfio::DirtyTrackingOptions> tracking_of(const json& arguments) {
+  vfio::DirtyTrackingOptions options;
+  if (const auto at = arguments.find("dirty-page-tracking"); at != arguments.end()) {
+    const auto name = at->is_string() ? at->get<std::string>() : std::string();
+    options.tracker = vfio::tracker_kind_from(name);
+    if (!options.tracker && name != "auto")
+      return fail(Errc::invalid_argument,
+                  "'dirty-page-tracking' is one of 'auto', 'device', 'iommufd', 'type1' and 'all'");
+  }
+  if (const auto at = arguments.find("pre-copy-dirty-page-tracking"); at != arguments.end()) {
+    if (*at != "on" && *at != "off" && !at->is_boolean())
+      return fail(Errc::invalid_argument, "'pre-copy-dirty-page-tracking' is 'on' or 'off'");
+    options.pre_copy = *at == "on" || *at == true;
+  }
+  return options;
+}
+
 template <class T>
 json or_null(const std::optional<T>& value) {
   return value ? json(*value) : json(nullptr);
@@ -56,7 +73,9 @@ json or_null(const std::optional<T>& value) {
 }  // namespace
 
 Result<vmm::DeviceOptions> device_arguments(const json& arguments) {
-  HANDOVER_TRY(only_members(arguments, "device_add", {"driver", "id", "socket", "addr"}));
+  HANDOVER_TRY(only_members(
+      arguments, "device_add",
+      {"driver", "id", "socket", "addr", "dirty-page-tracking", "pre-copy-dirty-page-tracking"}));
   HANDOVER_ASSIGN(const auto driver, required_text(arguments, "driver"));
   if (driver != kDriver)
     return fail(Errc::unsupported, "no driver '{:.80}'; devices are of driver '{}'", driver, kDriver);
@@ -64,6 +83,7 @@ Result<vmm::DeviceOptions> device_arguments(const json& arguments) {
   HANDOVER_ASSIGN(device.id, required_text(arguments, "id"));
   HANDOVER_ASSIGN(device.socket, socket_path_of(arguments));
   HANDOVER_ASSIGN(device.slot, slot_of(arguments));
+  HANDOVER_ASSIGN(device.dirty_tracking, tracking_of(arguments));
   HANDOVER_TRY(vmm::check_device(device));
   return device;
 }
@@ -82,7 +102,12 @@ json device_json(const vmm::DeviceStatus& device, std::optional<std::uint64_t> p
             {"stop-copy-size", or_null(device.stop_copy_size)},
             {"pending-bytes", or_null(pending)},
             {"state", device.state}}},
-          {"dirty-tracking", device.dma_log ? "device DMA log" : "all pages"},
+          {"dirty-tracking",
+           {{"tracker", vfio::to_string(device.dirty_tracking.kind)},
+            {"pre-copy", device.dirty_tracking.pre_copy},
+            {"reason", device.dirty_tracking.reason},
+            {"dma-log", device.dma_log}}},
+          {"dma-mappings", or_null(device.dma_mappings)},
           {"blocker", device.blocker.empty() ? json(nullptr) : json(device.blocker)},
           {"lost", device.lost}};
 }

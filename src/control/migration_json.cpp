@@ -70,6 +70,14 @@ json item_object(const ItemStatistics& item) {
           {"zero-pages", item.zero_pages}};
 }
 
+json tracking_array(const Statistics& all) {
+  auto array = json::array();
+  for (const auto& each : all.dirty_tracking)
+    array.push_back(
+        {{"who", each.who}, {"tracker", each.tracker}, {"pre-copy", each.pre_copy}, {"reason", each.reason}});
+  return array;
+}
+
 json round_object(const RamRound& round) {
   return {{"number", round.number},
           {"dirty-pages", round.dirty_pages},
@@ -102,7 +110,7 @@ json query_migrate(const Statistics& all) {
     std::uint64_t transferred = 0;
     for (const auto& item : all.items)
       if (is_vfio(item)) transferred += item.total();
-    object["vfio"] = {{"transferred", transferred}};
+    object["vfio"] = {{"transferred", transferred}, {"x-handover-dirty-tracking", tracking_array(all)}};
   }
   return object;
 }
@@ -147,6 +155,7 @@ json full_report(const Statistics& all) {
               {"throughput-bytes-per-second", all.throughput},
               {"dirty-sync-count", all.dirty_sync_count},
               {"dirty-pages-per-second", all.dirty_pages_rate},
+              {"dirty-tracking", tracking_array(all)},
               {"items", std::move(items)},
               {"rounds", std::move(rounds)}};
   if (!all.error.empty()) object["error"] = all.error;

@@ -69,7 +69,7 @@ Status ProcessWrites::start() {
   return barrier_everywhere();
 }
 
-Status ProcessWrites::sync(DirtyMemory& to) {
+Status ProcessWrites::sync(DirtyMemory& to, DirtySync) {
   for (const auto& block : memory_.blocks())
     to.of(*block).absorb(block->written());
   return {};

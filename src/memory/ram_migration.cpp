@@ -23,6 +23,13 @@ void RamMigration::remove_dirty_source(DirtySource& source) {
   std::erase(sources_, &source);
 }
 
+std::vector<DirtyTracking> RamMigration::dirty_tracking() const {
+  std::vector<DirtyTracking> all;
+  for (const auto* source : sources_)
+    if (auto tracking = source->tracking()) all.push_back(std::move(*tracking));
+  return all;
+}
+
 Status RamMigration::save_setup(StreamWriter& out, const SaveOptions& options) {
   progress_->reset();
   const std::span<DirtySource* const> nobody;

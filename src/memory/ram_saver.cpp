@@ -59,9 +59,9 @@ Status RamSaver::setup(StreamWriter& out) {
   return out.status();
 }
 
-Status RamSaver::sync() {
+Status RamSaver::sync(DirtySync which) {
   for (auto* source : sources_)
-    HANDOVER_TRY_CONTEXT(source->sync(dirty_), "cannot read the dirty log of {}", source->name());
+    HANDOVER_TRY_CONTEXT(source->sync(dirty_, which), "cannot read the dirty log of {}", source->name());
   const std::uint64_t before = left_;
   left_ = dirty_.count();
   progress_.begin_round(left_ - before);
@@ -70,7 +70,7 @@ Status RamSaver::sync() {
 }
 
 Result<Pending> RamSaver::pending(bool exact) {
-  if (exact) HANDOVER_TRY(sync());
+  if (exact) HANDOVER_TRY(sync(DirtySync::round));
   return Pending{.must_stop = 0, .can_precopy = left_ * kPageSize, .hold_switchover = false};
 }
 
@@ -83,7 +83,7 @@ Result<Iterated> RamSaver::iterate(StreamWriter& out, const IterateBudget& budge
 }
 
 Status RamSaver::complete(StreamWriter& out) {
-  HANDOVER_TRY(sync());
+  HANDOVER_TRY(sync(DirtySync::last));
   HANDOVER_TRY(send(out, std::numeric_limits<std::uint64_t>::max(), CancelToken{}));
   if (sink_) HANDOVER_TRY(sink_->finish(out));
   HANDOVER_TRY(end_body(out));

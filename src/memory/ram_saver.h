@@ -28,7 +28,7 @@ class RamSaver {
   Status complete(StreamWriter& out);
 
  private:
-  Status sync();
+  Status sync(DirtySync which);
   /// Sends dirty pages until none is left or `bytes` have been written.
   Status send(StreamWriter& out, std::uint64_t bytes, const CancelToken& cancel);
   Status end_body(StreamWriter& out);

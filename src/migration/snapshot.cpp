@@ -72,12 +72,13 @@ Status Source::Impl::save_snapshot() {
   for (const auto& entry : entries)
     if (entry.item == ram) HANDOVER_TRY(save_memory(entry));
   set_status(MigrationStatus::device);
+  HANDOVER_TRY(write_states(true));
   stream::write_command(*writer, stream::Command::switchover_start);
   HANDOVER_TRY(write_ends(true));
   note([&](Statistics& all) { all.downtime_parts.final_ram = ms_since(begin); });
   begin = Clock::now();
   HANDOVER_TRY(write_ends(false));
-  HANDOVER_TRY(write_states());
+  HANDOVER_TRY(write_states(false));
   note([&](Statistics& all) { all.downtime_parts.device_state = ms_since(begin); });
   return publish_snapshot();
 }

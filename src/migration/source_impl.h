@@ -61,6 +61,7 @@ struct Source::Impl {
   Result<Iterated> write_part(const Entry& entry, std::uint64_t most);
   Status ask_pending(bool exact);
   void note_estimate(const Pending& sum);
+  void note_tracking();
   /// Acknowledgements that are still to come; more than were asked for are a failure.
   Result<std::uint64_t> acks_outstanding() const;
   Status finish_channels(ParallelSaver* devices, std::uint64_t ram_before);
@@ -89,7 +90,8 @@ struct Source::Impl {
   Status write_early();
   Status write_starts();
   Status write_ends(bool ram_only);
-  Status write_states();
+  /// Either those that go before devices' states, or the others.
+  Status write_states(bool before_devices);
   Status write_end_mark();
   Status write_section(stream::Record kind, const Entry& entry, Phase phase,
                        const std::function<Status()>& body);

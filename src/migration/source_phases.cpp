@@ -53,6 +53,7 @@ Status Source::Impl::setup() {
       if (entry.item->has_parallel_state()) convergence.set_parallel(entry.id);
   HANDOVER_TRY(write_early());
   HANDOVER_TRY(write_starts());
+  note_tracking();
   note([&](Statistics& all) { all.setup_ms = static_cast<std::uint64_t>(ms_since(started)); });
   return {};
 }
@@ -73,11 +74,18 @@ Status Source::Impl::ask_pending(bool exact) {
   note_estimate(sum);
   can_precopy = sum.can_precopy;
   if (exact && ram) {
+    note_tracking();
     const auto count = ram->sync_count();
     HANDOVER_TRACE(dirty_sync, count, sum.can_precopy, sum.must_stop);
     if (count > 1 && options.on_pass) options.on_pass(count);
   }
   return {};
+}
+
+// A tracker that fails may have given way to another.
+void Source::Impl::note_tracking() {
+  if (!ram || save_options.stopped) return;
+  note([&](Statistics& all) { all.dirty_tracking = ram->dirty_tracking(); });
 }
 
 void Source::Impl::note_estimate(const Pending& sum) {

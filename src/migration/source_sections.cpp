@@ -90,9 +90,11 @@ Status Source::Impl::write_ends(bool ram_only) {
   return writer->flush();
 }
 
-Status Source::Impl::write_states() {
+Status Source::Impl::write_states(bool before_devices) {
   for (const auto& entry : entries)
-    if (entry.item->has_state() && !entry.item->is_early()) HANDOVER_TRY(write_state(entry, Phase::downtime));
+    if (entry.item->has_state() && !entry.item->is_early() &&
+        entry.item->goes_before_devices() == before_devices)
+      HANDOVER_TRY(write_state(entry, Phase::downtime));
   return writer->flush();
 }
 

@@ -72,6 +72,7 @@ Status Source::Impl::switch_over() {
   }
 
   set_status(MigrationStatus::device);
+  HANDOVER_TRY(write_states(true));
   stream::write_command(*writer, stream::Command::switchover_start);
   HANDOVER_TRY(writer->flush());
   const auto ram_before = multifd ? multifd->counters().bytes : 0;
@@ -85,7 +86,7 @@ Status Source::Impl::switch_over() {
   parts.final_ram = laps.lap();
   HANDOVER_TRY(write_ends(false));
   if (multifd) HANDOVER_TRY(finish_channels(devices ? &*devices : nullptr, ram_before));
-  HANDOVER_TRY(write_states());
+  HANDOVER_TRY(write_states(false));
   parts.device_state = laps.lap();
   if (answers) {
     HANDOVER_TRACE(ping_ready);

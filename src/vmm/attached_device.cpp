@@ -17,10 +17,9 @@ std::string pci_path(std::uint32_t slot) {
   return fmt::format("0000:00:{:02x}.0", slot);
 }
 
-Result<std::unique_ptr<AttachedDevice>> AttachedDevice::attach(std::unique_ptr<vfio::Device> device,
-                                                               std::uint32_t slot,
-                                                               const PciDevice::Wiring& wiring,
-                                                               Blockers& blockers) {
+Result<std::unique_ptr<AttachedDevice>> AttachedDevice::attach(
+    std::unique_ptr<vfio::Device> device, std::uint32_t slot, const PciDevice::Wiring& wiring,
+    vfio::VirtualIommu* iommu, const vfio::DirtyTrackingOptions& tracking, Blockers& blockers) {
   std::unique_ptr<AttachedDevice> self(new AttachedDevice(std::move(device), blockers));
   vfio::Device& raw = *self->device_;
   self->path_ = pci_path(slot);
@@ -29,7 +28,17 @@ Result<std::unique_ptr<AttachedDevice>> AttachedDevice::attach(std::unique_ptr<v
     HANDOVER_TRY_CONTEXT(raw.reset(), "device `{}`: resetting it", raw.id());
   HANDOVER_ASSIGN(self->pci_, PciDevice::attach(raw, slot, wiring));
   self->migration_ = std::make_unique<vfio::DeviceMigration>(raw, *self->pci_, self->path_);
-  self->dirty_source_ = std::make_unique<vfio::DeviceDirtySource>(raw, wiring.memory);
+  if (iommu) {
+    auto map = std::make_unique<vfio::IovaMap>(iommu->options().iova_bits);
+    self->iova_map_ = map.get();
+    self->view_ = std::move(map);
+  } else {
+    self->view_ = std::make_unique<vfio::PhysicalView>(wiring.memory);
+  }
+  HANDOVER_ASSIGN(self->dirty_source_,
+                  vfio::DmaDirtySource::create(fmt::format("device `{}`", raw.id()), vfio::offers_of(raw),
+                                               *self->view_, tracking));
+  if (iommu) self->endpoint_.emplace(raw, wiring.memory, *self->iova_map_, *self->dirty_source_);
   self->identity_ = MachineIdentity::of(*self->pci_);
   if (!raw.migration())
     self->unmigratable_hold_ =
@@ -69,6 +78,8 @@ DeviceStatus AttachedDevice::status() const {
   else if (status.migration_features == 0)
     status.blocker = device_->migration_blocker();
   status.dma_log = device_->dma_log() != nullptr;
+  status.dirty_tracking = dirty_source_->choice();
+  if (iova_map_) status.dma_mappings = iova_map_->size();
   status.state = to_string(migration_->last_state());
   return status;
 }

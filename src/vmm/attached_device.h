@@ -2,10 +2,12 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "handover/migration/blockers.h"
 #include "handover/vfio/device_migration.h"
+#include "handover/vfio/iommu_endpoint.h"
 #include "handover/vmm/vm.h"
 #include "vmm/machine_identity.h"
 #include "vmm/pci_device.h"
@@ -18,14 +20,18 @@ namespace handover::vmm {
 /// machine's thread.  Once the device is lost a blocker says so, whoever else asks.
 class AttachedDevice {
  public:
-  /// `blockers` outlives the object.
+  /// `blockers` and `iommu` (null: the guest has none) outlive the object.
   static Result<std::unique_ptr<AttachedDevice>> attach(std::unique_ptr<vfio::Device> device,
                                                         std::uint32_t slot, const PciDevice::Wiring& wiring,
+                                                        vfio::VirtualIommu* iommu,
+                                                        const vfio::DirtyTrackingOptions& tracking,
                                                         Blockers& blockers);
 
   PciDevice& pci() { return *pci_; }
   vfio::DeviceMigration& migration() { return *migration_; }
-  vfio::DeviceDirtySource& dirty_source() { return *dirty_source_; }
+  vfio::DmaDirtySource& dirty_source() { return *dirty_source_; }
+  /// What the guest's IOMMU is told of it by; null: there is none.
+  vfio::IommuListener* endpoint() { return endpoint_ ? &*endpoint_ : nullptr; }
   /// As it was when it was attached: the guest changes config space while others ask.
   const DeviceIdentity& identity() const { return identity_; }
   const std::string& id() const { return identity_.id; }
@@ -49,7 +55,10 @@ class AttachedDevice {
   std::unique_ptr<vfio::Device> device_;  // its threads may call lost(): what that uses is above
   std::unique_ptr<PciDevice> pci_;
   std::unique_ptr<vfio::DeviceMigration> migration_;
-  std::unique_ptr<vfio::DeviceDirtySource> dirty_source_;
+  std::unique_ptr<vfio::DmaView> view_;
+  vfio::IovaMap* iova_map_ = nullptr;  // view_, behind an IOMMU
+  std::unique_ptr<vfio::DmaDirtySource> dirty_source_;
+  std::optional<vfio::IommuEndpoint> endpoint_;
 };
 
 /// The device's place on the bus, as section names have it.

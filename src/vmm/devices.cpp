@@ -33,8 +33,11 @@ Result<std::uint32_t> Vm::Impl::choose_slot(const DeviceOptions& options) const 
 Result<std::unique_ptr<AttachedDevice>> Vm::Impl::attach(const DeviceOptions& options, std::uint32_t slot,
                                                          const CancelToken& cancel) {
   HANDOVER_ASSIGN(auto device, config.connect(options, *memory, cancel));
-  return AttachedDevice::attach(std::move(device), slot, {*bus, *memory, *vcpu, interrupts, peers.get()},
-                                blockers);
+  auto tracking = options.dirty_tracking;
+  if (!tracking.tracker) tracking.tracker = config.dirty_tracking;
+  return AttachedDevice::attach(std::move(device), slot,
+                                {*bus, *memory, *vcpu, interrupts, peers.get(), iommu != nullptr},
+                                iommu.get(), tracking, blockers);
 }
 
 Status Vm::Impl::attach_devices(const CancelToken& cancel) {
@@ -53,9 +56,11 @@ void Vm::Impl::enlist(AttachedDevice& device) {
   machine->add_listener(device.migration());
   machine->add_listener(device.pci());
   machine->add_migratable(device.migration());
+  if (iommu) iommu->add_endpoint(iommu::endpoint_of(device.identity().slot), *device.endpoint());
 }
 
 void Vm::Impl::delist(AttachedDevice& device) {
+  if (iommu) iommu->remove_endpoint(iommu::endpoint_of(device.identity().slot));
   machine->remove_migratable(device.migration());
   machine->remove_listener(device.pci());
   machine->remove_listener(device.migration());
@@ -67,7 +72,7 @@ void Vm::Impl::delist(AttachedDevice& device) {
 // none can reach another.
 void Vm::Impl::block_mixed_p2p() {
   std::string without;
-  if (config.p2p && devices.size() > 1)
+  if (peers && devices.size() > 1)
     for (const auto& device : devices)
       if (device->lacks_p2p()) without += fmt::format("{}`{}`", without.empty() ? "" : ", ", device->id());
   if (without.empty()) return p2p_hold.release();
@@ -80,7 +85,7 @@ void Vm::Impl::block_mixed_p2p() {
 }
 
 DeviceStatus Vm::Impl::judged(DeviceStatus status, const AttachedDevice& device) const {
-  if (status.blocker.empty() && config.p2p && devices.size() > 1 && device.lacks_p2p())
+  if (status.blocker.empty() && peers && devices.size() > 1 && device.lacks_p2p())
     status.blocker = "it has no P2P state, which each of several devices needs unless peer to peer is off";
   return status;
 }

@@ -107,10 +107,11 @@ const vmstate::Description* MachineIdentity::description() const {
                                  .field("migration_features", &DeviceIdentity::migration_features)
                                  .done();
   static const auto machine =
-      vmstate::Describe<MachineFacts>("handover-machine", 2)
+      vmstate::Describe<MachineFacts>("handover-machine", 3)
           .field("ram_size", &MachineFacts::ram_size)
           .field("vcpus", &MachineFacts::vcpus)
           .field("p2p", &MachineFacts::p2p, {.since = 2})
+          .field("viommu", &MachineFacts::viommu, {.since = 3})
           .field("device_count", &MachineFacts::device_count)
           .sized_array("devices", &MachineFacts::devices, &MachineFacts::device_count, kMaxDevices, device)
           .done();
@@ -135,6 +136,12 @@ Status compare_machines(const MachineFacts& ours, const MachineFacts& theirs) {
                 size_text(ours.ram_size), size_text(theirs.ram_size), size_option(theirs.ram_size));
   if (ours.vcpus != theirs.vcpus)
     return fail(Errc::mismatch, "this machine has {} vCPUs, the stream's has {}", ours.vcpus, theirs.vcpus);
+  if (ours.viommu != theirs.viommu)
+    return fail(
+        Errc::mismatch,
+        "the guest of this machine has {} IOMMU and that of the stream's has {}; start the destination "
+        "{} --viommu",
+        ours.viommu ? "an" : "no", theirs.viommu ? "one" : "none", theirs.viommu ? "with" : "without");
   if (ours.p2p != theirs.p2p)
     return fail(Errc::mismatch,
                 "peer to peer DMA is {} in this machine and {} in the stream's; start the destination with "

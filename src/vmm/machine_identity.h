@@ -30,6 +30,7 @@ struct MachineFacts {
   std::uint64_t ram_size = 0;
   std::uint32_t vcpus = 0;
   bool p2p = true;  ///< devices reach each other's memory
+  bool viommu = false;
   std::uint32_t device_count = 0;
   std::vector<DeviceIdentity> devices;
 };

@@ -133,6 +133,7 @@ Status PciDevice::map_areas() {
 }
 
 Status PciDevice::map_ram() {
+  if (wiring_.behind_iommu) return {};
   for (const auto& range : wiring_.memory.ranges()) {
     vfio::DmaMapping mapping;
     mapping.iova = Iova{range.start.value};  // no IOMMU: the device sees what the CPUs see

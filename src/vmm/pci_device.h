@@ -24,9 +24,9 @@ namespace handover::vmm {
 ///
 /// BARs, command register and MSI-X live here; other config accesses and register accesses go to the device.
 /// Memory BARs are in the address space while memory decoding is on: mappable areas directly, the MSI-X table
-/// and its pending bits from MsixTable, the rest by region access.  All guest RAM is mapped for the device's
-/// DMA as long as this object lives, and its mappable areas for the DMA of its peers, if the machine has peer
-/// to peer on.
+/// and its pending bits from MsixTable, the rest by region access.  Without an IOMMU for the guest all its
+/// RAM is mapped for the device's DMA as long as this object lives, and its mappable areas for the DMA of its
+/// peers, if the machine has peer to peer on.
 ///
 /// Interrupts: one eventfd a vector, watched on `interrupts` (a loop with a thread of its own), installed at
 /// the device while MSI-X is on.  While the machine does not run they become pending bits.
@@ -43,6 +43,7 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
     InterruptSink& interrupt_sink;
     EventLoop& interrupts;
     PeerMappings* peers = nullptr;  ///< null: no device reaches another's memory
+    bool behind_iommu = false;      ///< the guest's IOMMU says what of RAM it reaches
   };
 
   /// Reads what the device is and maps RAM for it.  All references outlive the object, `interrupts` runs.

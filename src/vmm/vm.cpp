@@ -12,11 +12,16 @@ Status Vm::Impl::make(const CancelToken& cancel) {
   HANDOVER_ASSIGN(memory, GuestMemory::create(config.memory, config.huge_pages));
   if (config.prealloc) HANDOVER_TRY(memory->allocate());
   bus = std::make_unique<AddressSpace>(*memory);
-  if (config.p2p) peers = std::make_unique<PeerMappings>(*memory);
+  if (config.peer_to_peer()) peers = std::make_unique<PeerMappings>(*memory);
   pci = std::make_unique<PciBus>(*bus);
-  HANDOVER_ASSIGN(
-      vcpu, synthetic::SyntheticVcpu::create(0, *memory, *bus, config.guest,
-                                             static_cast<std::uint32_t>(config.devices.size()), config.p2p));
+  if (config.viommu) {
+    iommu = std::make_unique<vfio::VirtualIommu>(*memory, vfio::VirtualIommu::Options{});
+    iommu_unit = std::make_unique<IommuUnit>(*memory, *iommu);
+    bus->add_window(iommu_unit.get(), iommu::kBase, iommu::kSize, *iommu_unit);
+  }
+  HANDOVER_ASSIGN(vcpu, synthetic::SyntheticVcpu::create(
+                            0, *memory, *bus, config.guest, static_cast<std::uint32_t>(config.devices.size()),
+                            {.p2p = config.peer_to_peer(), .viommu = config.viommu}));
   loop.start_thread();
   interrupts.start_thread();
   HANDOVER_TRY(attach_devices(cancel));
@@ -29,7 +34,8 @@ MachineFacts Vm::Impl::facts() const {
   MachineFacts facts;
   facts.ram_size = memory->size();
   facts.vcpus = 1;
-  facts.p2p = config.p2p;
+  facts.p2p = config.peer_to_peer();
+  facts.viommu = config.viommu;
   std::lock_guard lock(devices_mutex);
   for (const auto& device : devices)
     facts.devices.push_back(device->identity());
@@ -49,6 +55,7 @@ void Vm::Impl::make_machine() {
   machine->add_migratable(*identity);
   machine->add_migratable(*ram);
   machine->add_migratable(vcpu->state());
+  if (iommu_unit) machine->add_migratable(*iommu_unit);
   if (peers) machine->add_listener(*peers);
   for (const auto& device : devices)
     enlist(*device);

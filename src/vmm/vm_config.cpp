@@ -7,7 +7,9 @@
 namespace handover::vmm {
 namespace {
 
-constexpr std::string_view kSpelling = "vfio-user,socket=/path/to/socket,id=NAME[,slot=N]";
+constexpr std::string_view kSpelling =
+    "vfio-user,socket=/path/to/socket,id=NAME[,slot=N][,dirty-page-tracking=auto|device|iommufd|type1|all]"
+    "[,pre-copy-dirty-page-tracking=on|off]";
 
 bool sound_id(std::string_view id) {
   return !id.empty() && id.size() <= kMaxDeviceId && std::ranges::all_of(id, [](char c) {
@@ -22,6 +24,19 @@ Status parse_slot(std::string_view text, std::string_view value, std::uint32_t& 
     return {};
   return fail(Errc::invalid_argument, "device `{}`: a slot is a number from 1 to {}; write {}", text,
               kMaxDevices, kSpelling);
+}
+
+Status parse_tracking(std::string_view text, std::string_view key, std::string_view value,
+                      vfio::DirtyTrackingOptions& options) {
+  if (key == "dirty-page-tracking") {
+    options.tracker = vfio::tracker_kind_from(value);
+    if (options.tracker || value == "auto") return {};
+  } else {
+    options.pre_copy = value == "on";
+    if (value == "on" || value == "off") return {};
+  }
+  return fail(Errc::invalid_argument, "device `{}`: {} cannot be `{}`; write {}", text, key, value,
+              kSpelling);
 }
 
 }  // namespace
@@ -43,13 +58,16 @@ Result<DeviceOptions> parse_device_option(std::string_view text) {
     const auto equals = part.find('=');
     const auto key = part.substr(0, equals);
     const auto value = equals == std::string_view::npos ? std::string_view{} : part.substr(equals + 1);
-    if (value.empty() || (key != "socket" && key != "id" && key != "slot"))
+    const bool tracking = key == "dirty-page-tracking" || key == "pre-copy-dirty-page-tracking";
+    if (value.empty() || (key != "socket" && key != "id" && key != "slot" && !tracking))
       return fail(Errc::invalid_argument, "device `{}`: `{}` is not understood; write {}", text, part,
                   kSpelling);
     if (!seen.insert(key).second)
       return fail(Errc::invalid_argument, "device `{}`: {} is given twice; write {}", text, key, kSpelling);
     if (key == "slot")
       HANDOVER_TRY(parse_slot(text, value, options.slot));
+    else if (tracking)
+      HANDOVER_TRY(parse_tracking(text, key, value, options.dirty_tracking));
     else
       (key == "socket" ? options.socket : options.id) = value;
   }

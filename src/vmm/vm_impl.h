@@ -8,6 +8,7 @@
 #include "handover/vmm/vm.h"
 #include "vmm/address_space.h"
 #include "vmm/attached_device.h"
+#include "vmm/iommu_unit.h"
 #include "vmm/machine_identity.h"
 #include "vmm/pci_bus.h"
 #include "vmm/peer_mappings.h"
@@ -48,6 +49,8 @@ struct Vm::Impl {
   std::unique_ptr<AddressSpace> bus;
   std::unique_ptr<PeerMappings> peers;  // null: p2p is off
   std::unique_ptr<PciBus> pci;
+  std::unique_ptr<vfio::VirtualIommu> iommu;  // null: the guest has none
+  std::unique_ptr<IommuUnit> iommu_unit;
   std::unique_ptr<synthetic::SyntheticVcpu> vcpu;
   mutable std::mutex devices_mutex;  // leaf: the list; asking a device for its status does not wait
   std::vector<std::unique_ptr<AttachedDevice>> devices;  // by slot

@@ -73,6 +73,8 @@ class RamMigration final : public Migratable {
   /// Pages a second found dirty between the last two syncs (`dirty-pages-rate`).
   std::uint64_t dirty_pages_rate() const;
   std::vector<RamRound> rounds() const;
+  /// Of the sources that are devices'.  Migration thread.
+  std::vector<DirtyTracking> dirty_tracking() const;
 
  private:
   Result<RamSaver*> saver();

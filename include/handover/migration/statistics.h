@@ -57,6 +57,7 @@ struct Statistics {
   std::uint64_t dirty_pages_rate = 0;  ///< pages a second
   std::vector<ItemStatistics> items;
   std::vector<RamRound> rounds;
+  std::vector<DirtyTracking> dirty_tracking;  ///< of the devices; empty if the machine stood still
 };
 
 }  // namespace handover

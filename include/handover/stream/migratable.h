@@ -116,6 +116,9 @@ class Migratable {
   virtual bool has_state() const { return !is_live(); }
   /// FULL sections that go out before everything else, so that a mismatch is found at once.
   virtual bool is_early() const { return false; }
+  /// FULL sections that go out once the machine has stopped and before the switchover mark: they have been
+  /// loaded before any device has all of its state.
+  virtual bool goes_before_devices() const { return false; }
 
   // Source.
   /// Last checks on the control thread; refuses with a reason that a person understands.

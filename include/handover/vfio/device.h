@@ -42,24 +42,52 @@ struct IovaRange {
   std::uint64_t size = 0;
 };
 
+/// What was written by DMA in a range of a device's addresses.
+struct DirtyReport {
+  IovaRange range;
+  /// A power of two; 0: all of the range counts as written, and there are no bits.
+  std::uint64_t page_size = 0;
+  /// Bit i, the least significant first, stands for `range.start + i * page_size`.  As long as the range
+  /// needs; the last bit may reach beyond it, but stands for the range's part only.
+  std::span<const std::byte> bits = {};
+
+  static DirtyReport everything(const IovaRange& range) { return {.range = range}; }
+};
+/// Takes a report; the bits are the caller's again when it returns.
+using DirtyReportSink = std::function<Status(const DirtyReport&)>;
+
 /// A device's own log of the memory that it wrote by DMA.
+///
+/// Calls come from one thread at a time, while another may change mappings.
 class DmaLog {
  public:
   virtual ~DmaLog() = default;
-  /// Logs from now on.  `page_size` is a wish; page_size() then says what the reports use.
+  /// Logs from now on.  `page_size` is a wish; page_size() then says what the reports use.  A device that
+  /// cannot log so many ranges, or so much, refuses; it may be asked again for other ranges.
   virtual Status start(std::uint64_t page_size, std::span<const IovaRange> ranges) = 0;
   /// What was written in the range since the last report of it: a little-endian bitmap with bit i for
-  /// `start + i * page_size()`, at least as long as the range needs.
+  /// `start + i * page_size()`, at least as long as the range needs.  The range may have holes that are not
+  /// mapped.
   virtual Result<std::vector<std::byte>> report(const IovaRange& range) = 0;
   virtual Status stop() = 0;
   virtual std::uint64_t page_size() const = 0;
+  /// The most ranges that one start() may be given.  (256: VFIO uAPI, Linux 6.12, with pages of 4 KiB.)
+  virtual std::size_t max_ranges() const { return 256; }
+};
+
+/// One change of what a device can reach by DMA.
+struct DmaChange {
+  enum class Kind { map, unmap };
+  Kind kind = Kind::map;
+  DmaMapping mapping;  ///< unmap: only `iova` and `size` count; what lies completely inside goes
+  Status result;       ///< out: each change succeeds or fails by itself
 };
 
 /// A VFIO device as the rest of Handover sees it, whatever carries the calls.
 ///
 /// Calls block until the device has answered.  Region access may come from several threads at once
-/// (vCPUs), and interrupts may be set up by one of them.  DMA mappings of peers' memory change by one thread
-/// at a time, which need not be the one that drives the migration: they follow the guest's BARs.  Everything
+/// (vCPUs), and interrupts may be set up by one of them.  DMA mappings change by one thread at a time, which
+/// need not be the one that drives the migration: they follow the guest's BARs and its IOMMU.  Everything
 /// else comes from one thread at a time.  After the device is lost (its process died, its hardware went away)
 /// every call fails with Errc::device or Errc::closed and on_lost has been called once.
 class Device {
@@ -91,6 +119,11 @@ class Device {
 
   virtual Status dma_map(const DmaMapping& mapping) = 0;
   virtual Status dma_unmap(const IovaRange& range) = 0;
+  /// Makes the changes in their order; a later one may need the place of an earlier one.  With `dirt` every
+  /// unmapping that succeeds reports, once the device has lost the mapping, what was written there since the
+  /// last report of the DMA log; what is not known is reported as written.  All reports have been made when
+  /// it returns.
+  virtual void dma_change(std::span<DmaChange> changes, const DirtyReportSink* dirt);
 
   /// Null: the device cannot migrate, and migration_blocker() says why.
   virtual MigrationProtocol* migration() = 0;

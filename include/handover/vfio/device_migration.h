@@ -155,23 +155,4 @@ class DeviceMigration : public Migratable, public RunStateListener {
   bool config_loaded_ = false;
 };
 
-/// What a device wrote by DMA, from its own log; without a log, every page it can write is dirty at every
-/// sync.
-class DeviceDirtySource final : public DirtySource {
- public:
-  DeviceDirtySource(Device& device, GuestMemory& memory);
-  std::string name() const override;
-  Status start() override;
-  Status sync(DirtyMemory& to) override;
-  void stop() override;
-
- private:
-  void stop_log();
-
-  Device& device_;
-  GuestMemory& memory_;
-  bool started_ = false;
-  bool left_on_ = false;
-};
-
 }  // namespace handover::vfio

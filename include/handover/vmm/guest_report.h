@@ -16,8 +16,10 @@ struct GuestReport {
   std::uint64_t pages_checked = 0;
   std::uint64_t jobs_submitted = 0;
   std::uint64_t jobs_completed = 0;
-  std::uint64_t p2p_jobs = 0;    ///< between a device and the memory of a peer, done and found right
-  std::uint64_t p2p_faults = 0;  ///< that could not reach the peer: P2P is off, or the peer is gone
+  std::uint64_t p2p_jobs = 0;        ///< between a device and the memory of a peer, done and found right
+  std::uint64_t p2p_faults = 0;      ///< that could not reach the peer: P2P is off, or the peer is gone
+  std::uint64_t iommu_mappings = 0;  ///< that it made in its IOMMU
+  std::uint64_t iommu_faults = 0;  ///< DMA where nothing was mapped, tried on purpose, that failed as it must
   std::uint64_t interrupts = 0;
   std::uint64_t spurious_interrupts = 0;  ///< with nothing new in the ring: harmless
   std::uint64_t interrupts_lost = 0;      ///< a completion of which no interrupt told within 2 s

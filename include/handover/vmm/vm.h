@@ -32,8 +32,12 @@ struct DeviceStatus {
   std::uint64_t migration_features = 0;  ///< vfio::kMigration... bits
   bool pre_copy = false;                 ///< of these: it sends state while it runs
   bool p2p = false;                      ///< it can be kept from its peers' memory before it stops
-  bool dma_log = false;  ///< it logs its DMA; otherwise all memory counts as dirty at every sync
-  std::string state;     ///< of migration, as last seen
+  bool dma_log = false;                  ///< it logs its DMA
+  /// How it is learnt what it wrote; during and after a migration what was in use.
+  vfio::TrackerChoice dirty_tracking;
+  /// What the guest's IOMMU lets it reach; empty: the guest has none.
+  std::optional<std::uint64_t> dma_mappings;
+  std::string state;  ///< of migration, as last seen
   /// Its estimate of the bytes that it would send stopped; empty if it was not asked (Vm::ask_devices) or
   /// cannot say.
   std::optional<std::uint64_t> stop_copy_size;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "handover/base/units.h"
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio/device.h"
+#include "handover/vfio/dma_dirty_source.h"
 
 namespace handover::vmm {
 
@@ -33,6 +35,8 @@ struct DeviceOptions {
   std::string socket;  ///< of its vfio-user server
   /// PCI slot, 1 to kMaxDevices; 0: the lowest that is free.
   std::uint32_t slot = 0;
+  /// How it is learnt what it writes by DMA.  Without a tracker named: the machine's, else the best.
+  vfio::DirtyTrackingOptions dirty_tracking = {};
 
   bool operator==(const DeviceOptions&) const = default;
 };
@@ -49,8 +53,9 @@ inline constexpr std::size_t kMaxDeviceId = 63;
 /// PCI slots 1 to 31.
 inline constexpr std::size_t kMaxDevices = 31;
 
-/// Parses `vfio-user,socket=PATH,id=NAME[,slot=N]` (keys in any order).  A failure shows the correct
-/// spelling.
+/// Parses `vfio-user,socket=PATH,id=NAME` and what may follow: `slot=N`,
+/// `dirty-page-tracking=auto|device|iommufd|type1|all`, `pre-copy-dirty-page-tracking=on|off` (keys in any
+/// order).  A failure shows the correct spelling.
 Result<DeviceOptions> parse_device_option(std::string_view text);
 /// Whether one device alone is described well: id, socket, slot.
 Status check_device(const DeviceOptions& device);
@@ -67,10 +72,16 @@ struct VmConfig {
   /// device that cannot be kept from its peers (no P2P state) does not block the migration of several
   /// (mission C8).
   bool p2p = true;
+  /// Devices reach only what the guest has mapped in its IOMMU, which is RAM; no device reaches another then,
+  /// whatever `p2p` says.  Both sides of a migration must have the same.
+  bool viommu = false;
+  /// The tracker of devices that name none; empty: the best.
+  std::optional<vfio::TrackerKind> dirty_tracking = std::nullopt;
   bool incoming = false;  ///< wait for a migration (run state inmigrate) instead of a start (prelaunch)
   /// Where devices come from; something else for devices of another kind.
   ConnectDevice connect = connect_device;
 
+  bool peer_to_peer() const { return p2p && !viommu; }
   /// What can be known before anything is made: sizes, number of devices, unique ids and slots.
   Status check() const;
 };

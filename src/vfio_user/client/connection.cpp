@@ -119,11 +119,12 @@ bool Connection::may_run_ahead() const {
 }
 
 Result<Connection::Ticket> Connection::begin(Command command, MessageBuilder payload,
-                                             std::span<const std::byte> out, std::size_t head, Payload room) {
+                                             std::span<const std::byte> out, std::size_t head, Payload room,
+                                             std::vector<UniqueFd> fds, std::size_t max_reply) {
   auto waiter = std::make_shared<Waiter>(command, Data{.out = out, .in = {}}, std::move(room));
   waiter->data.in = {head, waiter->room};
   std::unique_lock lock(mutex_);
-  HANDOVER_TRY(start(lock, waiter, std::move(payload), {}, 0));
+  HANDOVER_TRY(start(lock, waiter, std::move(payload), std::move(fds), max_reply));
   main_.queue.let_go(std::exchange(waiter->data.out, {}));
   return waiter;
 }

@@ -62,7 +62,8 @@ class Connection {
   /// `out` goes on with the command and is the caller's again at once; what a reply has after its first
   /// `head` bytes lands in `room`, which the ticket keeps.
   Result<Ticket> begin(protocol::Command command, MessageBuilder payload, std::span<const std::byte> out,
-                       std::size_t head = 0, Payload room = {});
+                       std::size_t head = 0, Payload room = {}, std::vector<UniqueFd> fds = {},
+                       std::size_t max_reply = 0);
   Result<Message> finish(const Ticket& ticket);
   /// Nobody will ask for the reply.
   void forget(const Ticket& ticket);

@@ -34,6 +34,7 @@ class ClientDevice final : public vfio::Device {
   Status reset() override;
   Status dma_map(const vfio::DmaMapping& mapping) override;
   Status dma_unmap(const vfio::IovaRange& range) override;
+  void dma_change(std::span<vfio::DmaChange> changes, const vfio::DirtyReportSink* dirt) override;
 
   vfio::MigrationProtocol* migration() override { return migration_.get(); }
   std::string migration_blocker() const override { return blocker_; }
@@ -63,7 +64,17 @@ class ClientDevice final : public vfio::Device {
   Status repair_state();
 
   Status check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const;
-  Status unmap_one(const vfio::DmaMapping& mapping);
+
+  // dma_changes.cpp
+  struct ChangeUnderWay;
+  Result<ChangeUnderWay> begin_map(vfio::DmaChange& change);
+  Result<ChangeUnderWay> begin_unmap(vfio::DmaChange& change, const vfio::DmaMapping& mapping);
+  Status finish_change(ChangeUnderWay& change, const vfio::DirtyReportSink* dirt);
+  Status finish_map(ChangeUnderWay& change);
+  Status finish_unmap(ChangeUnderWay& change, const vfio::DirtyReportSink* dirt);
+  Status tell_dirt(const ChangeUnderWay& change, const std::span<const std::byte>* bitmap,
+                   const vfio::DirtyReportSink* dirt);
+
   Status set_irqs(const protocol::SetIrqsHead& head, std::vector<UniqueFd> fds);
 
   const std::string id_;

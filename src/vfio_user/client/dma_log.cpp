@@ -14,24 +14,33 @@ namespace {
 
 // What one report covers towards a server of ours: 1 MiB of bitmap.
 constexpr std::uint64_t kOwnReport = 32 * GiB;
-// More ranges than this would not fit into one message; none at all means everything.
-constexpr std::size_t kMaxRanges = 1024;
 
 }  // namespace
 
 Status ClientDmaLog::start(std::uint64_t, std::span<const vfio::IovaRange> ranges) {
   DmaLoggingStart start;
   start.head.page_size = page_size();
-  if (ranges.size() <= kMaxRanges)
-    for (const auto& range : ranges)
-      start.ranges.push_back({range.start.value, range.size});
+  if (ranges.size() > kMaxRanges)
+    return fail(Errc::invalid_argument, "a DMA log of {} ranges; at most {} are possible", ranges.size(),
+                kMaxRanges);
+  for (const auto& range : ranges)
+    start.ranges.push_back({range.start.value, range.size});
   NativeWriter data;
   start.encode(data);
   HANDOVER_TRY_CONTEXT(set_feature(connection_, kFeatureDmaLoggingStart, data.view()),
                        "cannot start the DMA log");
   kept_.clear();
+  {
+    std::lock_guard lock(mutex_);
+    distrusted_.reset();
+  }
   started_ = true;
   return {};
+}
+
+void ClientDmaLog::distrust(Error why) {
+  std::lock_guard lock(mutex_);
+  if (!distrusted_) distrusted_ = std::move(why);
 }
 
 Status ClientDmaLog::stop() {
@@ -68,7 +77,8 @@ Status ClientDmaLog::fetch_mapping(const vfio::DmaMapping& mapping) {
   if (mapping.fd < 0 || !(mapping.flags & vfio::kDmaWrite)) return {};
   const vfio::IovaRange whole{mapping.iova, mapping.size};
   auto fetched = fetch(whole);
-  if (!fetched && connection_.lost()) return fetched;
+  // What makes no sense is no answer; a refusal is.
+  if (!fetched && (connection_.lost() || fetched.error().code() == Errc::protocol)) return fetched;
   if (!fetched) {
     log::warn("no dirty report of [{:#x}, +{:#x}), so all of it counts as written: {}", whole.start.value,
               whole.size, fetched.error().to_string());
@@ -79,6 +89,10 @@ Status ClientDmaLog::fetch_mapping(const vfio::DmaMapping& mapping) {
 
 Result<std::vector<std::byte>> ClientDmaLog::report(const vfio::IovaRange& range) {
   if (!started_) return fail(Errc::state, "the DMA log is not on");
+  {
+    std::lock_guard lock(mutex_);
+    if (distrusted_) return std::unexpected(*distrusted_);
+  }
   if (range.size == 0 || range.start.value + (range.size - 1) < range.start.value)
     return fail(Errc::invalid_argument, "a dirty report of a range that is empty or wraps");
   if (peer_.handover) {

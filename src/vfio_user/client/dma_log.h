@@ -1,5 +1,9 @@
 #pragma once
 
+#include <atomic>
+#include <mutex>
+#include <optional>
+
 #include "handover/vfio/device.h"
 #include "vfio_user/client/connection.h"
 #include "vfio_user/client/dma_service.h"
@@ -24,12 +28,21 @@ class ClientDmaLog final : public vfio::DmaLog {
   Status stop() override;
   std::uint64_t page_size() const override { return IovaLog::kLogPage; }
 
+  std::size_t max_ranges() const override { return kMaxRanges; }
+
+  // For whoever changes mappings; any thread.
   bool started() const { return started_; }
   /// What DMA_UNMAP said about a range that is gone now.
   void keep(const vfio::IovaRange& range, std::span<const std::byte> bitmap) {
     kept_.absorb(range.start.value, range.size, page_size(), bitmap);
   }
   void keep_all(const vfio::IovaRange& range) { kept_.mark(range.start.value, range.size); }
+  /// Takes what is kept of a range that is gone.
+  void take(const vfio::IovaRange& range, std::span<std::byte> bitmap) {
+    kept_.take(range.start.value, range.size, page_size(), bitmap);
+  }
+  /// The log cannot be trusted any more: the next report fails with this.
+  void distrust(Error why);
 
  private:
   Status fetch(const vfio::IovaRange& range);
@@ -38,8 +51,13 @@ class ClientDmaLog final : public vfio::DmaLog {
   Connection& connection_;
   const Peer& peer_;
   const DmaService& dma_;
+  // As many as fit into one message to any server.
+  static constexpr std::size_t kMaxRanges = 1024;
+
   IovaLog kept_;
-  bool started_ = false;
+  std::atomic<bool> started_{false};
+  std::mutex mutex_;  // leaf
+  std::optional<Error> distrusted_;
 };
 
 }  // namespace handover::vfio_user

@@ -22,6 +22,7 @@ constexpr std::uint32_t kGone = 0xffffffff;
 
 AcceleratorDriver::AcceleratorDriver(const Context& context, std::uint32_t index)
     : context_(context),
+      iommu_(context.ram, context.bus, context.registers),
       index_(index),
       device_(context.registers.devices[index]),
       area_(context.layout.device_area(index)) {
@@ -70,8 +71,8 @@ Status AcceleratorDriver::set_up(PciSetup& pci) {
                        CompletionRecord{});
 
   bus.store<std::uint32_t>(regs + reg::kControl, 0);
-  bus.store<std::uint64_t>(regs + reg::kRingAddress, (area_ + DeviceArea::kSubmission).value);
-  bus.store<std::uint64_t>(regs + reg::kCompletionAddress, (area_ + DeviceArea::kCompletion).value);
+  HANDOVER_ASSIGN(const bool mapped, set_up_rings());
+  if (!mapped) return {};
   bus.store<std::uint32_t>(regs + reg::kRingEntries, kRingEntries);
   bus.store<std::uint32_t>(regs + reg::kControl,
                            accelerator::kControlEnable | accelerator::kControlInterrupt);
@@ -99,11 +100,11 @@ void AcceleratorDriver::put_job(JobRecord job) {
       const Gpa from = source(device_.submitted);
       generate(bytes, job.offset, context_.ram.view(from, job.length));
       context_.ram.written(from, job.length);
-      descriptor.guest_address = from.value;
+      descriptor.guest_address = reach(device_.submitted, job, from);
       break;
     }
     case Operation::copy_out:
-      descriptor.guest_address = archive(job.archive).value + job.shift;
+      descriptor.guest_address = reach(device_.submitted, job, archive(job.archive) + job.shift);
       break;
     case Operation::fill:
       descriptor.pattern = bytes.key;
@@ -124,9 +125,12 @@ void AcceleratorDriver::put_job(JobRecord job) {
   ++context_.registers.jobs_submitted;
 }
 
-void AcceleratorDriver::ring_doorbell() {
+Status AcceleratorDriver::ring_doorbell() {
+  HANDOVER_ASSIGN(const bool there, flush_iommu());
+  if (!there) return {};
   context_.bus.store<std::uint32_t>(Gpa{device_.registers_bar + reg::kDoorbell},
                                     static_cast<std::uint32_t>(device_.submitted));
+  return {};
 }
 
 AcceleratorDriver::Next AcceleratorDriver::peek(CompletionRecord& record) const {
@@ -165,6 +169,9 @@ Status AcceleratorDriver::complete_all() {
       if (static_cast<std::int32_t>(counted - record.sequence) < 0) return {};
       peek(record);
     }
+    // Before the CPU looks at what it brought, as a driver does.
+    HANDOVER_ASSIGN(const bool there, forget_buffers(device_.completed + 1, false));
+    if (!there) return {};
     HANDOVER_TRY(judge(record, job));
     ++device_.completed;
     ++context_.registers.jobs_completed;

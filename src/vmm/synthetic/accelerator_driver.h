@@ -8,6 +8,7 @@
 #include "vmm/synthetic/content.h"
 #include "vmm/synthetic/device_records.h"
 #include "vmm/synthetic/guest_ram.h"
+#include "vmm/synthetic/iommu_driver.h"
 #include "vmm/synthetic/layout.h"
 #include "vmm/synthetic/pci_setup.h"
 #include "vmm/synthetic/registers.h"
@@ -20,6 +21,10 @@ namespace handover::vmm::synthetic {
 /// content in, copy parts out and compare, fill, and hash and compare; they complete in order, and a
 /// completion that is missing, doubled, foreign or wrong is a mismatch.  What COPY_OUT brought stays in an
 /// archive that is read again later, so that memory which the device wrote and nobody sent is found out.
+///
+/// Behind an IOMMU the rings are mapped once and each job's buffer for as long as it is under way; after that
+/// it is unmapped at once or in batches, in turns, and its IOVA is given to another buffer.  Now and then a
+/// job goes where nothing is mapped any more, and must fault.
 ///
 /// Where the platform has peer to peer, some jobs go between device memory and the window of another
 /// accelerator: each device has a page of its own in every other's window, which it fills by DMA, and which
@@ -98,9 +103,22 @@ class AcceleratorDriver {
   }
   Gpa archive(std::uint32_t entry) const { return area_ + DeviceArea::kArchive + entry * kSlotBytes; }
 
+  // accelerator_iommu.cpp: what of memory the device reaches.
+  /// False if the device is gone.
+  Result<bool> set_up_rings();
+  /// What the descriptor of a job has for its buffer; maps it, if need be, with the next flush.
+  std::uint64_t reach(std::uint64_t number, const JobRecord& job, Gpa buffer);
+  /// Carries out what was asked of the IOMMU; false if the device is gone.
+  Result<bool> flush_iommu();
+  /// Unmaps the buffers of the jobs before `end`, now or when enough have come together; false if the device
+  /// is gone.
+  Result<bool> forget_buffers(std::uint64_t end, bool now);
+  std::uint64_t buffer_iova(std::uint64_t number) const;
+  std::uint32_t domain() const { return index_ + 1; }
+
   // Ring.
   void put_job(JobRecord job);
-  void ring_doorbell();
+  Status ring_doorbell();
   enum class Next { nothing, completion, foreign };
   Next peek(accelerator::CompletionRecord& record) const;
   Status complete_all();
@@ -114,6 +132,7 @@ class AcceleratorDriver {
   Status submit_one();
   Status submit_write(std::uint32_t slot, accelerator::Operation operation);
   Status submit_read(std::uint32_t slot, accelerator::Operation operation, bool whole);
+  Status submit_unmapped();
   Status check_archive(std::uint32_t entry);
   Content content(std::uint32_t slot, std::uint32_t kind, std::uint32_t generation) const;
 
@@ -151,6 +170,7 @@ class AcceleratorDriver {
   std::uint64_t seed() const { return context_.registers.seed; }
 
   Context context_;
+  IommuDriver iommu_;
   std::uint32_t index_;
   DeviceRegisters& device_;
   Gpa area_;

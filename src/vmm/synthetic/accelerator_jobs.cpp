@@ -58,7 +58,7 @@ Status AcceleratorDriver::submit(std::uint64_t elapsed) {
     device_.job_credit -= kJobCost;
     HANDOVER_TRY(submit_one());
   }
-  if (running() && device_.submitted != before) ring_doorbell();
+  if (running() && device_.submitted != before) return ring_doorbell();
   return {};
 }
 
@@ -68,6 +68,7 @@ Status AcceleratorDriver::submit_one() {
   if (choice % 4 == 0) HANDOVER_TRY(check_archive((choice >> 8) % kArchiveEntries));
   if ((choice >> 4) % 8 == 0) HANDOVER_TRY(exercise_window());
   if (!running()) return {};
+  if (context_.registers.viommu && (choice >> 24) % 16 == 0) return submit_unmapped();
   if ((choice >> 20) % 4 == 0) {
     HANDOVER_ASSIGN(const bool submitted, submit_to_peers());
     if (submitted || !running()) return {};
@@ -121,6 +122,16 @@ Status AcceleratorDriver::submit_read(std::uint32_t slot, Operation operation, b
   return {};
 }
 
+// To the address that it would have, if it were mapped: jobs before it were, with other buffers.
+Status AcceleratorDriver::submit_unmapped() {
+  JobRecord job;
+  job.operation = static_cast<std::uint32_t>(Operation::copy_out);
+  job.purpose = Purpose::unmapped;
+  job.length = static_cast<std::uint32_t>(std::min(slot_bytes(), kPageSize));
+  put_job(job);
+  return {};
+}
+
 std::uint64_t AcceleratorDriver::expected_hash(const JobRecord& job) const {
   std::vector<std::byte> bytes(job.length);
   generate(content(job.slot, job.kind, job.generation), job.offset, bytes);
@@ -131,15 +142,16 @@ std::uint64_t AcceleratorDriver::expected_hash(const JobRecord& job) const {
 Status AcceleratorDriver::check_sense(const JobRecord& job) const {
   if (job.length == 0 || !range_fits(job.offset, job.length, slot_bytes()) || job.slot >= slot_count() ||
       job.archive >= kArchiveEntries || !range_fits(job.shift, job.length, kSlotBytes) ||
-      job.purpose > Purpose::staged || job.peer >= context_.registers.device_count)
+      job.purpose > Purpose::unmapped || job.peer >= context_.registers.device_count)
     return wrong(fmt::format("the record of job {} in guest memory makes no sense", device_.completed));
   return {};
 }
 
 bool AcceleratorDriver::plausible(const CompletionRecord& record, const JobRecord& job) const {
   if (record.id != job.id) return false;
-  const bool with_peer = job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer;
-  if (with_peer && record.status == static_cast<std::uint32_t>(JobStatus::dma_fault)) return true;
+  const bool may_fault = job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer ||
+                         job.purpose == Purpose::unmapped;
+  if (may_fault && record.status == static_cast<std::uint32_t>(JobStatus::dma_fault)) return true;
   if (record.status != static_cast<std::uint32_t>(JobStatus::ok)) return false;
   return static_cast<Operation>(job.operation) != Operation::hash || record.result == expected_hash(job);
 }
@@ -149,6 +161,15 @@ Status AcceleratorDriver::judge(const CompletionRecord& record, const JobRecord&
     return wrong(
         fmt::format("completion {}: expected id {:#x}, got {:#x}", device_.completed, job.id, record.id));
   if (job.purpose == Purpose::to_peer || job.purpose == Purpose::from_peer) return judge_peer(record, job);
+  if (job.purpose == Purpose::unmapped) {
+    if (record.status != static_cast<std::uint32_t>(JobStatus::dma_fault))
+      return wrong(
+          fmt::format("completion {} of a copy to {:#x}, where nothing is mapped: expected a DMA fault, "
+                      "got status {}",
+                      device_.completed, buffer_iova(device_.completed), record.status));
+    ++context_.registers.iommu_faults;
+    return {};
+  }
   if (record.status != static_cast<std::uint32_t>(JobStatus::ok))
     return wrong(fmt::format("completion {} of operation {} on slot {}: expected status 0, got {}",
                              device_.completed, job.operation, job.slot, record.status));

@@ -108,8 +108,8 @@ Result<bool> AcceleratorDriver::verify(Verification& progress) {
     case hash: {
       const std::uint64_t before = device_.submitted;
       const Status submitted = submit_hashes(progress);
-      if (device_.submitted != before) ring_doorbell();
       HANDOVER_TRY(submitted);
+      if (device_.submitted != before) HANDOVER_TRY(ring_doorbell());
       if (progress.staging_asked && outstanding() == 0) progress.stage = rest;
       return false;
     }

@@ -27,6 +27,7 @@ enum class Purpose : std::uint32_t {
   to_peer,    ///< from device memory into the device's page of a peer's window
   from_peer,  ///< from there into the staging slot of device memory
   staged,     ///< a hash of the staging slot
+  unmapped,   ///< from device memory to an address that the IOMMU does not know: must fault
 };
 
 /// A job under way, with what its part of device memory holds when the device comes to it.

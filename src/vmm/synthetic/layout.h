@@ -25,6 +25,9 @@ inline constexpr std::uint64_t kSlotRecordBytes = 16;
 inline constexpr std::uint64_t kArchiveRecordBytes = 32;
 inline constexpr std::uint64_t kPeerRecordBytes = 32;
 
+/// Behind an IOMMU: completed jobs whose buffers may still be mapped, as a driver that unmaps in batches has.
+inline constexpr std::uint32_t kMaxDeferred = 8;
+
 /// Offsets in the memory of one accelerator's driver; everything begins on a page.
 struct DeviceArea {
   static constexpr std::uint64_t kSubmission = 0;
@@ -45,9 +48,9 @@ static_assert(kArchiveEntries * kArchiveRecordBytes <= kPageSize &&
               (kMaxDevices + 1) * kPeerRecordBytes <= kPageSize);
 static_assert(accelerator::kWindowMappableOffset <= kWindowPages * kPageSize, "peers reach what is mapped");
 
-/// How the synthetic guest uses its RAM: page 0 stays unused, then a driver area for each device, the table
-/// with the generation of every page of the working set (u32 each), and the working set, which may lie on
-/// both sides of the hole.
+/// How the synthetic guest uses its RAM: page 0 is the IOMMU's command ring, if there is one, then a driver
+/// area for each device, the table with the generation of every page of the working set (u32 each), and the
+/// working set, which may lie on both sides of the hole.
 struct Layout {
   std::uint64_t ram_size = 0;
   std::uint32_t devices = 0;
@@ -59,6 +62,7 @@ struct Layout {
   /// would.
   static Result<Layout> plan(std::uint64_t ram_size, std::uint32_t devices, std::uint64_t working_set_bytes);
 
+  static constexpr Gpa iommu_ring() { return Gpa{0}; }
   Gpa device_area(std::uint32_t index) const { return gpa(kPageSize + index * DeviceArea::kBytes); }
   Gpa table_entry(std::uint64_t page) const { return gpa(table + page * sizeof(std::uint32_t)); }
   Gpa page(std::uint64_t index) const { return gpa(working_set + index * kPageSize); }

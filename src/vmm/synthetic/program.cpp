@@ -55,6 +55,7 @@ Result<bool> Program::step(std::chrono::nanoseconds elapsed) {
 }
 
 Status Program::boot() {
+  if (registers_.viommu) HANDOVER_TRY(IommuDriver(ram_, bus_, registers_).set_up());
   PciSetup pci(bus_);
   for (const std::uint32_t slot : pci.find(accelerator::kVendorId, accelerator::kDeviceId)) {
     if (registers_.devices.size() == registers_.device_limit) break;

@@ -10,9 +10,10 @@ std::uint64_t Registers::next_random() {
   return mix(random);
 }
 
-// Version 2 lays the guest's memory out differently (P2P), so that version 1 cannot be gone on with.
+// Version 2 lays the guest's memory out differently (P2P) and version 3 has an IOMMU's state for each device,
+// so that earlier ones cannot be gone on with.
 const std::shared_ptr<const vmstate::Description>& Registers::description() {
-  static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 2, 2)
+  static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 3, 3)
                                  .field("state", &DeviceRegisters::state)
                                  .field("slot", &DeviceRegisters::slot)
                                  .field("registers_bar", &DeviceRegisters::registers_bar)
@@ -28,9 +29,10 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
                                  .field("window_writes", &DeviceRegisters::window_writes)
                                  .field("peer_job", &DeviceRegisters::peer_job)
                                  .field("peer_tried", &DeviceRegisters::peer_tried)
+                                 .field("unmapped", &DeviceRegisters::unmapped)
                                  .done();
   static const auto registers =
-      vmstate::Describe<Registers>("synthetic-vcpu", 2, 2)
+      vmstate::Describe<Registers>("synthetic-vcpu", 3, 3)
           .field("ram_size", &Registers::ram_size)
           .field("working_set_pages", &Registers::working_set_pages)
           .field("device_limit", &Registers::device_limit)
@@ -38,6 +40,7 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
           .field("dirty_rate", &Registers::dirty_rate)
           .field("job_rate", &Registers::job_rate)
           .field("p2p", &Registers::p2p)
+          .field("viommu", &Registers::viommu)
           .field("clock", &Registers::clock)
           .field("steps", &Registers::steps)
           .field("random", &Registers::random)
@@ -52,6 +55,9 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
           .field("jobs_completed", &Registers::jobs_completed)
           .field("p2p_jobs", &Registers::p2p_jobs)
           .field("p2p_faults", &Registers::p2p_faults)
+          .field("iommu_tail", &Registers::iommu_tail)
+          .field("iommu_mappings", &Registers::iommu_mappings)
+          .field("iommu_faults", &Registers::iommu_faults)
           .field("interrupts", &Registers::interrupts)
           .field("spurious_interrupts", &Registers::spurious_interrupts)
           .field("interrupts_lost", &Registers::interrupts_lost)
@@ -84,6 +90,10 @@ Status Registers::check(std::uint64_t ram_size_here) const {
     if (device.completed > device.submitted || device.submitted - device.completed > kMaxInFlight)
       return fail(Errc::protocol, "{} jobs are submitted and {} completed", device.submitted,
                   device.completed);
+    if (viommu && device.state == DeviceRegisters::kRunning &&
+        (device.unmapped > device.completed || device.completed - device.unmapped > kMaxDeferred))
+      return fail(Errc::protocol, "{} jobs are completed and the buffers of {} are unmapped",
+                  device.completed, device.unmapped);
     if (device.peer_job > device.submitted)
       return fail(Errc::protocol, "job {} is said to touch a peer and {} are submitted", device.peer_job,
                   device.submitted);

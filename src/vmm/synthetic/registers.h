@@ -31,6 +31,7 @@ struct DeviceRegisters {
   std::uint64_t window_writes = 0;
   std::uint64_t peer_job = 0;    ///< number + 1 of the newest job that touches a peer; 0: none yet
   std::uint64_t peer_tried = 0;  ///< when that was submitted
+  std::uint64_t unmapped = 0;    ///< jobs whose buffers the IOMMU has been told to forget
 };
 
 /// The synthetic CPU's registers: the whole state of its program.  Everything else is in guest memory.
@@ -44,6 +45,7 @@ struct Registers {
   std::uint64_t dirty_rate = 0;  ///< bytes a second
   std::uint64_t job_rate = 0;    ///< jobs a second for each device
   bool p2p = true;               ///< the platform lets devices reach each other's memory
+  bool viommu = false;           ///< devices reach what is mapped in the platform's IOMMU
 
   std::uint64_t clock = 0;  ///< nanoseconds that the guest has run
   std::uint64_t steps = 0;
@@ -61,6 +63,9 @@ struct Registers {
   std::uint64_t jobs_completed = 0;
   std::uint64_t p2p_jobs = 0;
   std::uint64_t p2p_faults = 0;
+  std::uint32_t iommu_tail = 0;      ///< commands given to the IOMMU, free running
+  std::uint64_t iommu_mappings = 0;  ///< made so far
+  std::uint64_t iommu_faults = 0;    ///< of jobs that were to fault
   std::uint64_t interrupts = 0;
   std::uint64_t spurious_interrupts = 0;
   std::uint64_t interrupts_lost = 0;

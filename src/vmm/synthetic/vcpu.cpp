@@ -19,13 +19,15 @@ constexpr std::chrono::milliseconds kTick{1};
 
 Result<std::unique_ptr<SyntheticVcpu>> SyntheticVcpu::create(std::uint32_t index, GuestMemory& memory,
                                                              AddressSpace& bus, const GuestOptions& options,
-                                                             std::uint32_t devices, bool p2p) {
+                                                             std::uint32_t devices,
+                                                             const Platform& platform) {
   HANDOVER_ASSIGN(const Layout layout, Layout::plan(memory.size(), devices, options.working_set));
   Registers registers;
   registers.ram_size = memory.size();
   registers.working_set_pages = layout.working_set_pages;
   registers.device_limit = devices;
-  registers.p2p = p2p;
+  registers.p2p = platform.p2p;
+  registers.viommu = platform.viommu;
   registers.seed = options.seed;
   registers.random = options.seed;
   registers.dirty_rate = options.dirty_rate;
@@ -223,6 +225,8 @@ void SyntheticVcpu::publish() {
   report.jobs_completed = from.jobs_completed;
   report.p2p_jobs = from.p2p_jobs;
   report.p2p_faults = from.p2p_faults;
+  report.iommu_mappings = from.iommu_mappings;
+  report.iommu_faults = from.iommu_faults;
   report.interrupts = from.interrupts;
   report.spurious_interrupts = from.spurious_interrupts;
   report.interrupts_lost = from.interrupts_lost;

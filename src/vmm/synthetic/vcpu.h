@@ -25,11 +25,20 @@ namespace handover::vmm::synthetic {
 /// thread; what is raised and not yet handled is part of the registers.
 class SyntheticVcpu final : public Vcpu, public InterruptSink {
  public:
-  /// Fails if the guest does not fit into memory.  `devices` is how many it drives at most; `p2p` is what its
-  /// firmware tells it of the platform: whether devices reach each other.
+  /// What the guest's firmware tells it of the platform.
+  struct Platform {
+    bool p2p = true;      ///< devices reach each other
+    bool viommu = false;  ///< devices reach what is mapped in the IOMMU
+  };
+  /// Fails if the guest does not fit into memory.  `devices` is how many it drives at most.
   static Result<std::unique_ptr<SyntheticVcpu>> create(std::uint32_t index, GuestMemory& memory,
                                                        AddressSpace& bus, const GuestOptions& options,
-                                                       std::uint32_t devices, bool p2p = true);
+                                                       std::uint32_t devices) {
+    return create(index, memory, bus, options, devices, Platform{});
+  }
+  static Result<std::unique_ptr<SyntheticVcpu>> create(std::uint32_t index, GuestMemory& memory,
+                                                       AddressSpace& bus, const GuestOptions& options,
+                                                       std::uint32_t devices, const Platform& platform);
   ~SyntheticVcpu() override;
 
   // Vcpu

@@ -126,7 +126,9 @@ TEST(DeviceCommands, WhatEveryDeviceCanDoIsKnownBeforehand) {
   const auto& whole = devices[0];
   EXPECT_EQ(whole.at("path"), "0000:00:01.0");
   EXPECT_EQ(whole.at("vendor"), 0x484f);
-  EXPECT_EQ(whole.at("dirty-tracking"), "device DMA log");
+  EXPECT_EQ(whole.at("dirty-tracking").at("tracker"), "device");
+  EXPECT_THAT(whole.at("dirty-tracking").at("reason").get<std::string>(), HasSubstr("logs its own DMA"));
+  EXPECT_EQ(whole.at("dma-mappings"), nullptr);
   EXPECT_EQ(whole.at("blocker"), nullptr);
   EXPECT_EQ(whole.at("lost"), false);
   auto migration = whole.at("migration");

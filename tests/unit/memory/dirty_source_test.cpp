@@ -45,11 +45,11 @@ TEST(ProcessWrites, ReportsEachWriteOnceAndOnlyWhileStarted) {
   memory->write(Gpa{0}, one);
   ASSERT_TRUE(source.start());
   memory->write(Gpa{3 * kPageSize}, one);
-  ASSERT_TRUE(source.sync(dirty));
+  ASSERT_TRUE(source.sync(dirty, DirtySync::round));
   EXPECT_EQ(dirty.count(), 1u);
   EXPECT_TRUE(dirty.of(*memory->blocks()[0]).test(3));
   dirty.of(*memory->blocks()[0]).clear();
-  ASSERT_TRUE(source.sync(dirty));
+  ASSERT_TRUE(source.sync(dirty, DirtySync::round));
   EXPECT_EQ(dirty.count(), 0u);
   source.stop();
   EXPECT_FALSE(memory->logging());
@@ -69,7 +69,7 @@ TEST(ProcessWrites, StopIsIdempotentAndStartsAgain) {
   EXPECT_FALSE(memory->logging());
   // What the first time left behind is not reported the second time.
   ASSERT_TRUE(source.start());
-  ASSERT_TRUE(source.sync(dirty));
+  ASSERT_TRUE(source.sync(dirty, DirtySync::round));
   EXPECT_EQ(dirty.count(), 0u);
   source.stop();
 }

@@ -22,7 +22,7 @@ class Device final : public DirtySource {
     logging_ = true;
     return {};
   }
-  Status sync(DirtyMemory& to) override {
+  Status sync(DirtyMemory& to, DirtySync) override {
     to.of(block_).absorb(log_);
     return {};
   }

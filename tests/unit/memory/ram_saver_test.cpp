@@ -82,7 +82,7 @@ class Dma final : public DirtySource {
     ++started;
     return {};
   }
-  Status sync(DirtyMemory& to) override {
+  Status sync(DirtyMemory& to, DirtySync) override {
     if (fail_sync) return fail(Errc::device, "the device does not answer");
     for (const auto page : pages)
       to.mark(Gpa{page * kPageSize}, 1);
