@@ -12,7 +12,8 @@ const vmstate::Description* GlobalState::description() const {
           .unused(66)
           .post_load([](GlobalState& self, std::uint32_t) -> Status {
             if (self.run_state()) return {};
-            return fail(Errc::protocol, "the stream says that the machine was in run state '{}', which there is not",
+            return fail(Errc::protocol,
+                        "the stream says that the machine was in run state '{}', which there is not",
                         self.name_);
           })
           .pre_save([](GlobalState& self) { self.size_ = static_cast<std::uint32_t>(self.name_.size() + 1); })

@@ -194,7 +194,8 @@ TEST(SeveralDevices, WhatBlocksAMigrationCanBeAskedByCommand) {
   said = query(folder, {"--qmp", qmp, "devices"});
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_THAT(said.out, AllOf(HasSubstr("accel1"), HasSubstr("0000:00:02.0"), HasSubstr("484f:acc1"),
-                              HasSubstr("v2 (stop-copy, pre-copy, p2p)"), HasSubstr("dirty tracking: the device logs its own DMA")));
+                              HasSubstr("v2 (stop-copy, pre-copy, p2p)"),
+                              HasSubstr("dirty tracking: the device logs its own DMA")));
 
   machine.device(0).signal(SIGKILL);
   wait_until("the loss to be noticed",
