@@ -211,7 +211,7 @@ TEST(Engine, ACutOfTheStreamAtAnyByteLeavesOneRunnerAtMost) {
   whole.pause_source();
   whole.migrate();
   whole.finish();
-  const auto length = whole.source->statistics().transferred;
+  auto length = whole.source->statistics().transferred;
   ASSERT_GT(length, kRam / 2);
   int doubts = 0;
   for (int round = 0; round < 150; ++round) {
@@ -225,6 +225,8 @@ TEST(Engine, ACutOfTheStreamAtAnyByteLeavesOneRunnerAtMost) {
     pair.finish();
     pair.check_outcome(fmt::format("cut after {} of {} bytes", cut, length));
     doubts += pair.source->status() == MigrationStatus::in_doubt;
+    // A busy host may have made the first one longer than most.
+    if (pair.source->status() == MigrationStatus::completed) length = pair.source->statistics().transferred;
   }
   fmt::print("{} of 150 ended in doubt\n", doubts);
   EXPECT_GT(doubts, 0);  // else the cuts missed the mark
