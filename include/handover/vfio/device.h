@@ -80,7 +80,7 @@ struct DmaChange {
   enum class Kind { map, unmap };
   Kind kind = Kind::map;
   DmaMapping mapping;  ///< unmap: only `iova` and `size` count; what lies completely inside goes
-  Status result;       ///< out: each change succeeds or fails by itself
+  Status result = {};  ///< out: each change succeeds or fails by itself
 };
 
 /// A VFIO device as the rest of Handover sees it, whatever carries the calls.

@@ -20,7 +20,7 @@ struct IommuChange {
   enum class Kind { map, unmap };
   Kind kind = Kind::map;
   IommuMapping mapping;  ///< unmap: one that was mapped, whole
-  Status result;         ///< out
+  Status result = {};    ///< out
 };
 
 /// Told what a device behind the IOMMU may reach.
@@ -36,11 +36,11 @@ struct IommuRequest {
   IommuChange::Kind kind = IommuChange::Kind::map;
   Iova iova;
   std::uint64_t size = 0;
-  Gpa target;               ///< map
+  Gpa target = {};          ///< map
   std::uint32_t flags = 0;  ///< map: kDmaRead, kDmaWrite
   /// out.  Errc::invalid_argument: makes no sense, is no RAM; state: overlaps, or would cut a mapping; limit:
   /// too many; not_found: no such domain; any other: a device could not be told.
-  Status result;
+  Status result = {};
 };
 
 /// What of a VirtualIommu travels in a migration.

@@ -40,6 +40,7 @@ struct ServedOptions {
   std::string name = "accel";
   TransitionLog* log = nullptr;
   vfio_user::ServerOptions served{};  ///< but for the socket
+  vfio::DirtyTrackingOptions dirty_tracking{};
 };
 
 /// An accelerator behind a vfio-user server, on a thread of its own.
@@ -77,7 +78,7 @@ struct ServedVm {
     const std::string id = "accel" + std::to_string(servers.size());
     options.name = id;
     servers.push_back(std::make_unique<ServedAccelerator>(folder.file(id), options));
-    return {.id = id, .socket = folder.file(id)};
+    return {.id = id, .socket = folder.file(id), .dirty_tracking = options.dirty_tracking};
   }
   Status start() {
     return vm->loop().call([this] { return vm->machine().start(); });
