@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 
+#include "handover/base/log.h"
 #include "handover/channel/memory_channel.h"
 #include "handover/memory/ram_migration.h"
 #include "handover/vfio/dma_dirty_source.h"
@@ -37,6 +38,7 @@ struct DirtyRig {
   DirtyRig(std::function<WritingDevice::Place(std::mt19937_64&)> target, std::uint64_t seed,
            std::uint64_t ram = MiB, ServerOptions options = {})
       : model(std::move(target), seed), memory(GuestMemory::create(ram).value()) {
+    log::set_level(log::Level::error);  // each start with "all pages" is a warning
     loop.start_thread();
     options.socket_path = folder / "device";
     server = Server::create(loop, model, options).value();

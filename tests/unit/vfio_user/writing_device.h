@@ -56,12 +56,16 @@ class WritingDevice final : public DeviceModel {
     using enum vfio::DeviceState;
     const bool may = to == running || to == running_p2p || to == pre_copy || to == pre_copy_p2p;
     may_write_ = may;
-    if (!may) std::lock_guard wait_for_the_write_under_way(writing_);
+    const std::lock_guard wait_for_the_write_under_way(writing_);
     done({});
   }
   Result<std::size_t> migration_read(std::span<std::byte>) override { return 0; }
   Status migration_write(std::span<const std::byte>) override { return {}; }
-  void disconnected(Completion done) override { done({}); }
+  void disconnected(Completion done) override {
+    quit_ = true;
+    const std::lock_guard wait_for_the_write_under_way(writing_);
+    done({});
+  }
 
  private:
   void work() {
@@ -76,7 +80,7 @@ class WritingDevice final : public DeviceModel {
       for (std::size_t i = 0; i + sizeof value <= place.size; i += sizeof value)
         std::memcpy(content.data() + i, &value, sizeof value);
       std::lock_guard lock(writing_);
-      if (!may_write_) continue;
+      if (!may_write_ || quit_) continue;
       if (bus_.load()->dma_write(place.iova, std::span(content).first(place.size)))
         ++writes_;
       else
