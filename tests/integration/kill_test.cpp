@@ -37,6 +37,7 @@ void expect_no_overlap(Side& source, Side& destination, const std::string& when)
 std::string one_round(std::mt19937_64& random, std::chrono::microseconds span) {
   TestFolder folder;
   SideOptions options;
+  if (random() % 2 == 0) options.more.emplace_back("--viommu");
   Side source(folder, "source", options, false);
   Side destination(folder, "destination", options, true);
   source.expect_progress("before");

@@ -180,6 +180,46 @@ Printed query(TestFolder& folder, std::vector<std::string> words) {
   return {code ? *code : -1, folder.text("stdout"), folder.text("stderr")};
 }
 
+// Mission A8: devices behind an IOMMU, there and back.
+TEST(SeveralDevices, AGuestWithAnIommuMovesAndGoesOnMapping) {
+  TestFolder folder;
+  const auto options = busy(2, {"--viommu"});
+  Side home(folder, "home", options, false);
+  Side away(folder, "away", options, true);
+  Side back(folder, "back", options, true);
+  wait_for_more(home, "iommu-faults", 5);
+  migrate(folder, home, away, "home");
+  const auto tracking = home.ask("query-migrate")->at("vfio").at("x-handover-dirty-tracking");
+  EXPECT_EQ(tracking.size(), 2u);
+  EXPECT_EQ(tracking.at(1).at("tracker"), "device");
+  EXPECT_THAT(tracking.at(1).at("who").get<std::string>(), HasSubstr("accel1"));
+  wait_for_more(away, "iommu-faults", 5);
+  wait_for_more(away, "iommu-mappings", 100);
+  expect_sound(away, 2);
+  migrate(folder, away, back, "away");
+  wait_for_more(back, "iommu-mappings", 100);
+  expect_sound(back, 2);
+  EXPECT_EQ(figure(back, "p2p-jobs"), 0u);
+}
+
+TEST(SeveralDevices, ADeviceThatNobodyTracksIsNamedWithTheReason) {
+  TestFolder folder;
+  auto untracked = busy(2);
+  untracked.last_device = {"--dma-log", "off"};
+  Side source(folder, "source", untracked, false);
+  Side destination(folder, "destination", untracked, true);
+  const auto shown = query(folder, {"--qmp", folder.file("source.qmp"), "devices"});
+  EXPECT_THAT(shown.out,
+              HasSubstr("device `accel1` has no DMA log; iommufd is not in use; no type1 container is "
+                        "in use; all pages are taken as dirty"));
+  wait_for_more(source, "jobs-completed", 50);
+  migrate(folder, source, destination, "source");
+  EXPECT_THAT(folder.text("source.log"), HasSubstr("pre-copy-dirty-page-tracking=off"));
+  EXPECT_EQ(source.ask("x-handover-report")->at("dirty-tracking").at(1).at("tracker"), "all");
+  wait_for_more(destination, "jobs-completed", 50);
+  expect_sound(destination, 2);
+}
+
 // Mission C7.
 TEST(SeveralDevices, WhatBlocksAMigrationCanBeAskedByCommand) {
   TestFolder folder;
