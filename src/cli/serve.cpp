@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <limits>
 #include <memory>
 
 #include "cli/commands.h"
@@ -21,6 +22,7 @@ using vfio_user::MigrationInterface;
 
 // A client that goes while the device loads is waited for.
 constexpr std::chrono::seconds kMostLoadCost{60};
+constexpr std::uint32_t kMostLogRanges = 65536;
 
 struct Choices {
   std::string socket;
@@ -30,6 +32,8 @@ struct Choices {
   std::string pre_copy = "on";
   std::string p2p = "on";
   std::string dma_log = "on";
+  std::uint32_t dma_log_ranges = 0;
+  std::uint64_t dma_log_bytes = 0;
   std::string load_cost = "0";
 };
 
@@ -37,9 +41,19 @@ bool is_on(const std::string& choice) {
   return choice == "on";
 }
 
+std::string described_log(const Choices& choices) {
+  if (!is_on(choices.dma_log)) return ", no DMA log";
+  std::string text = ", DMA log";
+  if (choices.dma_log_ranges > 0) text += fmt::format(" of at most {} ranges", choices.dma_log_ranges);
+  if (choices.dma_log_bytes > 0)
+    text += fmt::format(" {} {}", choices.dma_log_ranges > 0 ? "and" : "of at most",
+                        size_argument(choices.dma_log_bytes));
+  return text;
+}
+
 /// What the ready line says of the device's migration.
 std::string described(const Choices& choices, std::chrono::nanoseconds load_cost) {
-  const std::string log = is_on(choices.dma_log) ? ", DMA log" : ", no DMA log";
+  const auto log = described_log(choices);
   if (choices.migration == "none") return "no migration" + log;
   auto text =
       fmt::format("migration {}, {}pre-copy", choices.migration, is_on(choices.pre_copy) ? "" : "no ");
@@ -56,6 +70,8 @@ vfio_user::ServerOptions server_options(const Choices& choices) {
   if (!is_on(choices.pre_copy)) options.migration_features_mask &= ~vfio::kMigrationPreCopy;
   if (!is_on(choices.p2p)) options.migration_features_mask &= ~vfio::kMigrationP2p;
   options.dma_logging = is_on(choices.dma_log);
+  options.max_dma_log_ranges = choices.dma_log_ranges;
+  options.max_dma_log_bytes = choices.dma_log_bytes;
   return options;
 }
 
@@ -93,6 +109,19 @@ void add_migration_options(CLI::App& command, Choices& choices) {
   on_off("--p2p", choices.p2p,
          "the device has P2P states; machines with several devices need them (v2 only)");
   on_off("--dma-log", choices.dma_log, "the device logs what it writes to the machine's memory");
+  command
+      .add_option("--dma-log-ranges", choices.dma_log_ranges,
+                  "the log covers no more address ranges than that, as hardware's does (else: everything)")
+      ->check(CLI::Range(1u, kMostLogRanges))
+      ->type_name("N");
+  command
+      .add_option("--dma-log-bytes", choices.dma_log_bytes,
+                  "the log covers no more than that in sum, e.g. 64G (else: everything)")
+      ->transform(size_in({.least = kPageSize,
+                           .most = std::numeric_limits<std::uint64_t>::max(),
+                           .multiple_of = kPageSize,
+                           .example = "64G"}))
+      ->type_name("SIZE");
   command.add_option("--load-cost", choices.load_cost, "how much longer loading a state takes, e.g. 70ms")
       ->check(duration_up_to(kMostLoadCost))
       ->type_name("DURATION")
@@ -101,6 +130,9 @@ void add_migration_options(CLI::App& command, Choices& choices) {
 
 // What is only a default bends; what was asked for and cannot be is an error.
 void refuse_contradictions(const CLI::App& command, const Choices& choices) {
+  for (const auto* name : {"--dma-log-ranges", "--dma-log-bytes"})
+    if (!is_on(choices.dma_log) && command.count(name) > 0)
+      throw CLI::ValidationError(fmt::format("{} does not go with --dma-log off", name));
   if (choices.migration == "v2") return;
   const bool none = choices.migration == "none";
   const auto asked = [&](const std::string& name, const std::string& value) {

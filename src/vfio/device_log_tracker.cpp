@@ -16,6 +16,19 @@ std::vector<IovaRange> with_slack(std::span<const IovaRange> ranges) {
   return wide;
 }
 
+// What a device may be asked to log, from the best to the coarsest: devices are limited in the number of
+// ranges, or in how much they log, and say only yes or no.
+std::vector<std::vector<IovaRange>> attempts_for(std::size_t most, std::span<const IovaRange> reach,
+                                                 std::span<const IovaRange> mapped) {
+  std::vector<std::vector<IovaRange>> attempts;
+  attempts.push_back(merge_ranges({reach.begin(), reach.end()}, most));
+  attempts.push_back(merge_ranges(with_slack(mapped), most));
+  attempts.push_back(merge_ranges({mapped.begin(), mapped.end()}, most));
+  while (attempts.back().size() > 1)
+    attempts.push_back(merge_ranges(attempts.back(), (attempts.back().size() + 1) / 2));
+  return attempts;
+}
+
 }  // namespace
 
 DeviceLogTracker::DeviceLogTracker(std::vector<Device*> devices, ChangeMappings change)
@@ -24,17 +37,12 @@ DeviceLogTracker::DeviceLogTracker(std::vector<Device*> devices, ChangeMappings 
     logs_.push_back({.device = device, .armed = {}});
 }
 
-// Devices are limited in the number of ranges, or in how much they log: from the best to the coarsest.
 Status DeviceLogTracker::arm(Logging& log, std::span<const IovaRange> reach,
                              std::span<const IovaRange> mapped) {
   auto& device_log = *log.device->dma_log();
-  const auto most = device_log.max_ranges();
-  const std::vector<IovaRange> attempts[] = {
-      merge_ranges({reach.begin(), reach.end()}, most), merge_ranges(with_slack(mapped), most),
-      merge_ranges({mapped.begin(), mapped.end()}, most), merge_ranges({mapped.begin(), mapped.end()}, 1)};
   if (log.left_on) disarm(log);
   Status started;
-  for (const auto& ranges : attempts) {
+  for (const auto& ranges : attempts_for(device_log.max_ranges(), reach, mapped)) {
     // To some devices no range at all means everything, to others it is an error.
     if (ranges.empty()) return {};
     log.left_on = true;  // also after a failure it may be

@@ -22,10 +22,18 @@ constexpr std::size_t kSlice = 1024;
 }  // namespace
 
 const IommuMapping* MappingTable::at_or_after(Iova iova) const {
-  const auto after = mappings_.upper_bound(iova.value);
-  if (after != mappings_.begin())
-    if (const auto& before = std::prev(after)->second; last_of(before) >= iova.value) return &before;
-  return after == mappings_.end() ? nullptr : &after->second;
+  const auto later = buckets_.upper_bound(iova.value / kBucketBytes);
+  const auto* next = later == buckets_.end() ? nullptr : &later->second.front();
+  if (later == buckets_.begin()) return next;
+  const auto here = std::prev(later);
+  const auto after = std::ranges::upper_bound(here->second, iova, {}, &IommuMapping::iova);
+  if (after != here->second.end()) next = &*after;
+  const IommuMapping* before = nullptr;
+  if (after != here->second.begin())
+    before = &*std::prev(after);
+  else if (here != buckets_.begin())
+    before = &std::prev(here)->second.back();
+  return before && last_of(*before) >= iova.value ? before : next;
 }
 
 const IommuMapping* MappingTable::at(Iova iova) const {
@@ -36,7 +44,25 @@ const IommuMapping* MappingTable::at(Iova iova) const {
 const IommuMapping* MappingTable::add(const IommuMapping& mapping) {
   const auto* next = at_or_after(mapping.iova);
   if (next && next->iova.value <= last_of(mapping)) return nullptr;
-  return &mappings_.emplace(mapping.iova.value, mapping).first->second;
+  auto& bucket = buckets_[mapping.iova.value / kBucketBytes];
+  ++size_;
+  return &*bucket.insert(std::ranges::upper_bound(bucket, mapping.iova, {}, &IommuMapping::iova), mapping);
+}
+
+void MappingTable::remove(Iova start) {
+  const auto place = buckets_.find(start.value / kBucketBytes);
+  if (place == buckets_.end()) return;
+  auto& bucket = place->second;
+  const auto mapping = std::ranges::lower_bound(bucket, start, {}, &IommuMapping::iova);
+  if (mapping == bucket.end() || mapping->iova != start) return;
+  bucket.erase(mapping);
+  --size_;
+  if (bucket.empty()) buckets_.erase(place);
+}
+
+void MappingTable::clear() {
+  buckets_.clear();
+  size_ = 0;
 }
 
 Result<std::vector<IommuMapping>> MappingTable::inside(const IovaRange& range) const {
@@ -55,9 +81,9 @@ Result<std::vector<IommuMapping>> MappingTable::inside(const IovaRange& range) c
 
 std::vector<IommuMapping> MappingTable::all() const {
   std::vector<IommuMapping> mappings;
-  mappings.reserve(mappings_.size());
-  for (const auto& [start, mapping] : mappings_)
-    mappings.push_back(mapping);
+  mappings.reserve(size_);
+  for (const auto& [key, bucket] : buckets_)
+    mappings.insert(mappings.end(), bucket.begin(), bucket.end());
   return mappings;
 }
 

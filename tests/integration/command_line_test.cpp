@@ -58,6 +58,10 @@ TEST(CommandLine, UsageErrorsEndWithTwoAndSayWhatIsRight) {
   serve({"--p2p", "on", "--migration", "none"}, "--p2p on does not go with --migration none");
   serve({"--migration", "none", "--pre-copy", "on"}, "--pre-copy on does not go with");
   serve({"--migration", "none", "--load-cost", "1s"}, "--load-cost 1s does not go with");
+  serve({"--dma-log", "off", "--dma-log-ranges", "2"}, "--dma-log-ranges does not go with --dma-log off");
+  serve({"--dma-log-bytes", "1G", "--dma-log", "off"}, "--dma-log-bytes does not go with --dma-log off");
+  serve({"--dma-log-ranges", "0"}, "--dma-log-ranges");
+  serve({"--dma-log-bytes", "5000"}, "no multiple of 4K");
   for (const char* wrong : {"70", "-1s", "1.5s", "1m", "61s", "99999999999999999999s", ""})
     serve({"--load-cost", wrong}, "from 0 to 60s are possible, for example 70ms");
   expect(folder, {"run", "--memory", "0"}, 2, "--memory");

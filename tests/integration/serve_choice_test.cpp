@@ -89,6 +89,11 @@ TEST(ServeChoice, ADeviceOffersWhatTheCommandLineSaysAndTheReadyLineSaysIt) {
        "migration v2, no pre-copy, no P2P, load cost 1ms, DMA log",
        1,
        true},
+      {{"--dma-log-ranges", "8"}, "migration v2, pre-copy, P2P, DMA log of at most 8 ranges", 7, true},
+      {{"--dma-log-ranges", "8", "--dma-log-bytes", "64G"},
+       "migration v2, pre-copy, P2P, DMA log of at most 8 ranges and 64G",
+       7,
+       true},
       {{"--migration", "v1", "--p2p", "off"}, "migration v1, pre-copy, DMA log", 5, true},
       {{"--migration", "none", "--pre-copy", "off"}, "no migration, DMA log", 0, true},
   };

@@ -22,23 +22,31 @@ struct IommuMapping {
 };
 
 /// Mappings by IOVA: any number that do not overlap.  Each call costs the logarithm of their number, and the
-/// mappings that it touches.
+/// mappings that it touches.  What is returned is good until the next change.
+///
+/// Neighbours lie beside each other in memory, so that looking up many in ascending order stays fast when
+/// there are millions.
 class MappingTable {
  public:
   /// Null if something of it is mapped already; the mapping is neither empty nor wraps.
   const IommuMapping* add(const IommuMapping& mapping);
   /// Those that lie completely inside; Errc::invalid_argument if one would be cut.
   Result<std::vector<IommuMapping>> inside(const IovaRange& range) const;
-  void remove(Iova start) { mappings_.erase(start.value); }
+  void remove(Iova start);
   /// The one at the address, or the next one after it; null: there is none.
   const IommuMapping* at_or_after(Iova iova) const;
   const IommuMapping* at(Iova iova) const;
-  std::size_t size() const { return mappings_.size(); }
+  std::size_t size() const { return size_; }
   std::vector<IommuMapping> all() const;
-  void clear() { mappings_.clear(); }
+  void clear();
 
  private:
-  std::map<std::uint64_t, IommuMapping> mappings_;
+  /// Those that start in the same 2 MiB, ascending; never empty.
+  using Bucket = std::vector<IommuMapping>;
+  static constexpr std::uint64_t kBucketBytes = 2 * MiB;
+
+  std::map<std::uint64_t, Bucket> buckets_;
+  std::size_t size_ = 0;
 };
 
 /// The live mappings of one device behind a guest's IOMMU, for those who translate what it wrote.

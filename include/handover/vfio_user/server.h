@@ -31,6 +31,13 @@ struct ServerOptions {
   std::uint64_t migration_features_mask = ~std::uint64_t{0};
   /// False: the model's DMA is not logged, and clients must take all memory as written.
   bool dma_logging = true;
+  /// The log as hardware has it: a start that names more ranges is refused with E2BIG, one that names more
+  /// bytes in sum with EOPNOTSUPP, and only writes inside the ranges are logged.  A start without ranges
+  /// means all addresses, which no limit of bytes allows.  A start while the log is on replaces the ranges;
+  /// what was logged in the new ones stays.  0: no limit.  Without either limit everything is logged,
+  /// whatever ranges a start names.
+  std::uint32_t max_dma_log_ranges = 0;
+  std::uint64_t max_dma_log_bytes = 0;
   /// v1: bytes of the data section, and so of the largest chunk; whole pages, up to 64 MiB.  With the page of
   /// the registers the default makes 1 MiB.
   std::uint32_t v1_data_size = (1 << 20) - 4096;

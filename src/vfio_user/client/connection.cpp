@@ -165,7 +165,10 @@ Status Connection::start(std::unique_lock<std::mutex>& lock, const Ticket& waite
 
 // Under the lock.
 Result<Message> Connection::await(std::unique_lock<std::mutex>& lock, const Ticket& waiter) {
-  changed_.wait_until(lock, cancel_.stop(), waiter->deadline, [&] { return lost_ || waiter->reply; });
+  if (!waiter->reply) {
+    waiter->awaited = true;
+    changed_.wait_until(lock, cancel_.stop(), waiter->deadline, [&] { return lost_ || waiter->reply; });
+  }
   waiting_.erase(waiter->id);
   main_.queue.let_go(waiter->data.out);
   if (one_at_a_time_) changed_.notify_all();
@@ -287,7 +290,7 @@ Status Connection::handle(Stream& stream, Message message) {
 }
 
 Status Connection::take_reply(const Stream& stream, Message message) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   const auto found = waiting_.find(message.header.id);
   if (&stream != &main_ || found == waiting_.end() || found->second->command != message.command() ||
       found->second->reply)
@@ -302,8 +305,11 @@ Status Connection::take_reply(const Stream& stream, Message message) {
   } else {
     reply = std::move(message);
   }
+  const bool somebody_waits = found->second->awaited || found->second->forgotten;
   if (found->second->forgotten) waiting_.erase(found);
-  changed_.notify_all();
+  lock.unlock();
+  // Whoever runs ahead waits for the first of many replies: it is not woken by each of the others.
+  if (somebody_waits) changed_.notify_all();
   return {};
 }
 

@@ -54,6 +54,7 @@ class Connection {
     std::uint16_t id = 0;
     std::chrono::steady_clock::time_point deadline{};
     bool forgotten = false;
+    bool awaited = false;  ///< somebody sleeps until the reply is there
     std::optional<Result<Message>> reply{};
   };
   using Ticket = std::shared_ptr<Waiter>;

@@ -45,9 +45,14 @@ std::vector<vfio::DmaMapping> DmaService::touching(const vfio::IovaRange& range)
   std::vector<vfio::DmaMapping> found;
   if (range.size == 0) return found;
   std::lock_guard lock(mutex_);
-  for (const auto& [start, mapping] : mappings_)
-    if (start + (mapping.size - 1) >= range.start.value && start <= range.start.value + (range.size - 1))
-      found.push_back(mapping);
+  const auto first = range.start.value;
+  auto each = mappings_.upper_bound(first);
+  // The one before may reach into the range.
+  if (each != mappings_.begin())
+    if (const auto before = std::prev(each); before->first + (before->second.size - 1) >= first)
+      each = before;
+  for (; each != mappings_.end() && each->first <= first + (range.size - 1); ++each)
+    found.push_back(each->second);
   return found;
 }
 

@@ -206,7 +206,7 @@ Result<DmaTable::Step> DmaTable::write_some(Iova to, std::span<const std::byte> 
   else
     written = guarded_write(where.at, part);
   // After the write, and also after one that failed half-way.
-  if (logging_) log_.mark(to.value, part.size());
+  log_.written(to.value, part.size());
   if (!written) return fail(Errc::io, "DMA to {:#x}: the memory behind the mapping is gone", to.value);
   return Step{part.size(), false};
 }

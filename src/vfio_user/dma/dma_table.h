@@ -15,7 +15,7 @@
 #include "handover/base/unique_fd.h"
 #include "handover/base/units.h"
 #include "handover/vfio_user/protocol_dma.h"
-#include "vfio_user/dma/iova_log.h"
+#include "vfio_user/dma/write_log.h"
 
 namespace handover::vfio_user {
 
@@ -25,7 +25,7 @@ namespace handover::vfio_user {
 /// lock shared, so once remove() has returned nobody touches that range any more.
 class DmaTable {
  public:
-  DmaTable(IovaLog& log, std::size_t max_ranges) : log_(log), max_ranges_(max_ranges) {}
+  DmaTable(WriteLog& log, std::size_t max_ranges) : log_(log), max_ranges_(max_ranges) {}
 
   struct Range {
     std::uint64_t start = 0;
@@ -48,13 +48,10 @@ class DmaTable {
     std::size_t bytes = 0;    ///< of the front of the range
     bool by_message = false;  ///< nothing was copied: these bytes can only be reached by messages
   };
-  /// Any thread.  Copies the front of the range if it is mapped here, at most kCopyStep bytes; a write is
-  /// logged after it was made if logging is on.
+  /// Any thread.  Copies the front of the range if it is mapped here, at most kCopyStep bytes; the log is
+  /// told of a write after it was made.
   Result<Step> read_some(Iova from, std::span<std::byte> to) const;
   Result<Step> write_some(Iova to, std::span<const std::byte> from);
-
-  void set_logging(bool on) { logging_ = on; }
-  bool logging() const { return logging_; }
 
  private:
   static constexpr std::size_t kCopyStep = 1 * MiB;
@@ -82,9 +79,8 @@ class DmaTable {
   std::shared_lock<std::shared_mutex> lock_shared() const;
   std::unique_lock<std::shared_mutex> lock_exclusive() const;
 
-  IovaLog& log_;
+  WriteLog& log_;
   const std::size_t max_ranges_;
-  std::atomic<bool> logging_{false};
   // Leaves.  `mutex_` protects entries_ and, held shared, that no mapping goes while it is copied; a
   // writer waits behind `turnstile_`, so that a stream of readers cannot keep it out.
   mutable std::mutex turnstile_;

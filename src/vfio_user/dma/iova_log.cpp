@@ -121,6 +121,30 @@ bool IovaLog::touched(std::uint64_t start, std::uint64_t size) const {
   return saturated_ || (chunk != chunks_.end() && chunk->first <= (start + (size - 1)) / kChunkBytes);
 }
 
+void IovaLog::forget(std::uint64_t first, std::uint64_t last) {
+  const auto first_page = first / kLogPage + (first % kLogPage == 0 ? 0 : 1);
+  const auto end_page = last / kLogPage + (last % kLogPage == kLogPage - 1 ? 1 : 0);
+  if (first_page >= end_page) return;
+  std::unique_lock lock(mutex_);
+  for (auto chunk = chunks_.lower_bound(first_page / kChunkPages);
+       chunk != chunks_.end() && chunk->first <= (end_page - 1) / kChunkPages;) {
+    const auto base = chunk->first * kChunkPages;
+    const auto from = std::max(base, first_page);
+    const auto to = std::min(base + kChunkPages, end_page) - 1;
+    if (to - from + 1 == kChunkPages) {
+      chunk = chunks_.erase(chunk);
+      continue;
+    }
+    for (auto page = from; page <= to;) {
+      const auto word_last = std::min(to, page | 63);
+      chunk->second->words[(page - base) / 64].fetch_and(~word_mask(page % 64, word_last % 64),
+                                                         std::memory_order_relaxed);
+      page = word_last + 1;
+    }
+    ++chunk;
+  }
+}
+
 void IovaLog::clear() {
   std::unique_lock lock(mutex_);
   chunks_.clear();

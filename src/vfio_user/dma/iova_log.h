@@ -34,6 +34,8 @@ class IovaLog {
               std::span<const std::byte> bitmap);
   /// True if the range may have marks.
   bool touched(std::uint64_t start, std::uint64_t size) const;
+  /// Forgets the marks of the log pages that lie completely in [first, last].
+  void forget(std::uint64_t first, std::uint64_t last);
   void clear();
 
  private:

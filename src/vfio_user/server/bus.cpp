@@ -20,7 +20,7 @@ Status Bus::dma_write(Iova to, std::span<const std::byte> from) {
     if (step.by_message) {
       auto written = messages_.write(to, from.first(step.bytes));
       // Also after a failure: the client may have written some of it.
-      if (table_.logging()) log_.mark(to.value, step.bytes);
+      log_.written(to.value, step.bytes);
       if (!written) return written;
     }
     to = to + step.bytes;

@@ -12,7 +12,7 @@ namespace handover::vfio_user {
 /// The way of a device model to the machine: mapped memory, messages where there is none, eventfds.
 class Bus final : public DeviceBus {
  public:
-  Bus(DmaTable& table, IovaLog& log, MessageDma& messages, IrqTable& irqs)
+  Bus(DmaTable& table, WriteLog& log, MessageDma& messages, IrqTable& irqs)
       : table_(table), log_(log), messages_(messages), irqs_(irqs) {}
 
   Status dma_read(Iova from, std::span<std::byte> to) override;
@@ -21,7 +21,7 @@ class Bus final : public DeviceBus {
 
  private:
   DmaTable& table_;
-  IovaLog& log_;
+  WriteLog& log_;
   MessageDma& messages_;
   IrqTable& irqs_;
 };

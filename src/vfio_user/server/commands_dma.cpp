@@ -33,7 +33,7 @@ Outcome Session::dma_unmap(const Message& message) {
   }
   if (request.bitmap_shape) {
     auto& shape = *request.bitmap_shape;
-    if (!host_.table.logging()) return refuse(EINVAL, "dirty bitmap wanted, but nothing is logged");
+    if (!host_.log.on()) return refuse(EINVAL, "dirty bitmap wanted, but nothing is logged");
     if (!std::has_single_bit(shape.page_size)) return refuse(EINVAL, "page size {}", shape.page_size);
     const auto needed = bitmap_bytes(head.size, shape.page_size);
     const auto fixed = wire_size<DmaUnmapHead>() + wire_size<DirtyBitmapShape>();

@@ -117,24 +117,18 @@ Outcome Session::start_logging(const Feature& request) {
   HANDOVER_ASSIGN(const auto start, DmaLoggingStart::decode(request.data));
   if (!std::has_single_bit(start.head.page_size)) return refuse(EINVAL, "page size {}", start.head.page_size);
   if (start.head.reserved != 0) return refuse(EINVAL, "reserved field is not 0");
-  for (const auto& range : start.ranges)
-    if (range.length == 0 || range.iova + (range.length - 1) < range.iova)
-      return refuse(EINVAL, "range at {:#x} is empty or wraps", range.iova);
-  // Everything is logged: that covers any ranges, and mappings that come later.
-  if (!host_.table.logging()) host_.log.clear();
-  host_.table.set_logging(true);
+  HANDOVER_TRY(host_.log.start(start.ranges));
   return echo(request);
 }
 
 Outcome Session::stop_logging(const Feature& request) {
-  host_.table.set_logging(false);
-  host_.log.clear();
+  host_.log.stop();
   return echo(request);
 }
 
 Outcome Session::report_logging(const Feature& request) {
   HANDOVER_ASSIGN(const auto head, decode<DmaLoggingReportHead>(request.data));
-  if (!host_.table.logging()) return refuse(EINVAL, "nothing is logged");
+  if (!host_.log.on()) return refuse(EINVAL, "nothing is logged");
   if (!std::has_single_bit(head.page_size)) return refuse(EINVAL, "page size {}", head.page_size);
   const auto last = head.iova + (head.length - 1);
   if (head.length == 0 || last < head.iova)

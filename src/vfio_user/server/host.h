@@ -28,6 +28,7 @@ struct Host {
         model(device),
         options(std::move(server_options)),
         spec(offered_spec(device.spec(), options)),
+        log({options.max_dma_log_ranges, options.max_dma_log_bytes}),
         table(log, options.max_dma_maps),
         irqs(spec.irq_counts),
         messages(std::make_shared<MessageDma>(loop)),
@@ -38,7 +39,7 @@ struct Host {
   DeviceModel& model;
   const ServerOptions options;
   const DeviceSpec spec;  // what clients are told: the model's, less what is not offered
-  IovaLog log;
+  WriteLog log;
   DmaTable table;
   IrqTable irqs;
   std::shared_ptr<MessageDma> messages;

@@ -94,12 +94,11 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
   void client_gone() {
     session_.reset();
     host_.walker->abandon([self = shared_from_this()] {
-      self->host_.table.set_logging(false);
+      self->host_.log.stop();
       self->host_.model.disconnected(completion_on(self->host_.loop, [self](Status status) {
         if (!status)
           log::error("device `{}` after its client went: {}", self->host_.spec.name,
                      status.error().to_string());
-        self->host_.log.clear();
         self->host_.table.clear();
         self->host_.irqs.clear();
         self->connected_ = false;
