@@ -19,7 +19,9 @@ class RecordingIommuListener final : public vfio::IommuListener {
       EXPECT_TRUE(change.result) << "a result was there before";
       ++told;
       const bool refused = told == refuse_number || (refuse && refuse(change));
-      if (refused) change.result = fail(refuse_with, "the device refuses change {}", told);
+      if (refused)
+        change.result = std::unexpected(
+            Error(refuse_with, fmt::format("the device refuses change {}", told), refuse_errno));
       if (change.kind == vfio::IommuChange::Kind::map) {
         if (!refused) {
           EXPECT_TRUE(table.add(change.mapping)) << "over another";
@@ -38,6 +40,7 @@ class RecordingIommuListener final : public vfio::IommuListener {
   std::size_t refuse_number = 0;  ///< 1: the first change; 0: none
   std::function<bool(const vfio::IommuChange&)> refuse;
   Errc refuse_with = Errc::device;
+  int refuse_errno = 0;
   std::size_t told = 0;
   std::vector<std::size_t> batches;
   vfio::MappingTable table;
