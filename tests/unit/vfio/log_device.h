@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -13,7 +15,7 @@
 namespace handover::test {
 
 /// A device of which only the DMA is of interest: it writes where it has mappings, and its log keeps what was
-/// written in the ranges that it was started with, and nothing else.
+/// written in the ranges that it was started with, and nothing else.  It may write by a thread of its own.
 class LogDevice final : public vfio::Device, public vfio::DmaLog {
  public:
   explicit LogDevice(std::string id, bool has_log = true) : id_(std::move(id)), has_log_(has_log) {}
@@ -28,6 +30,8 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
   bool gone = false;
   std::function<bool(const vfio::DmaMapping&)> refuse;  ///< to map it
   std::function<void(const char* where)> hook;          ///< another thread's turn, in the middle of a call
+
+  std::function<void()> before_change;  ///< of mappings
 
   // What was asked of it.
   std::vector<std::vector<vfio::IovaRange>> starts;  ///< those that were refused too
@@ -45,21 +49,24 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
 
   /// One page by DMA; returns where in its file, or nothing if the device may not write there.
   std::optional<std::uint64_t> write_page(Iova at) {
+    std::lock_guard lock(mutex_);
     auto next = mappings.upper_bound(at.value);
     if (next == mappings.begin()) return std::nullopt;
     const auto& there = std::prev(next)->second;
     if (at.value >= there.end() || (there.mapping.flags & vfio::kDmaWrite) == 0) return std::nullopt;
-    log(at);
+    keep(at);
     return there.mapping.offset + (at.value - there.first());
   }
   /// As if one page was written, mapped or not.
   void log(Iova at) {
-    if (vfio::covered(armed, {at, 1})) written_.insert(at.value / kPageSize);
+    std::lock_guard lock(mutex_);
+    keep(at);
   }
 
   // Device
   Status dma_map(const vfio::DmaMapping& mapping) override {
     if (refuse && refuse(mapping)) return fail(Errc::device, "it has no room");
+    std::lock_guard lock(mutex_);
     const auto next = mappings.lower_bound(mapping.iova.value);
     EXPECT_TRUE(next == mappings.end() || next->first >= mapping.iova.value + mapping.size);
     EXPECT_TRUE(next == mappings.begin() || std::prev(next)->second.end() <= mapping.iova.value);
@@ -67,6 +74,7 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
     return {};
   }
   Status dma_unmap(const vfio::IovaRange& range) override {
+    std::lock_guard lock(mutex_);
     const auto place = mappings.find(range.start.value);
     if (place == mappings.end() || place->second.mapping.size != range.size)
       return fail(Errc::not_found, "nothing is mapped there");
@@ -74,19 +82,23 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
     return {};
   }
   void dma_change(std::span<vfio::DmaChange> changes, const vfio::DirtyReportSink* dirt) override {
+    if (before_change) before_change();
     for (auto& change : changes) {
       if (change.kind == vfio::DmaChange::Kind::map) {
         change.result = dma_map(change.mapping);
         continue;
       }
       const vfio::IovaRange range{change.mapping.iova, change.mapping.size};
+      std::unique_lock lock(mutex_);
       change.result = dma_unmap(range);
       if (!change.result || !dirt) continue;
       ++asked_for_dirt;
       // A log that is on answers for all, also for what it was not started for: there it knows nothing.
       const auto bits = take(range);
-      change.result = armed.empty() ? (*dirt)(vfio::DirtyReport::everything(range))
-                                    : (*dirt)({.range = range, .page_size = kPageSize, .bits = bits});
+      const bool off = armed.empty();
+      lock.unlock();
+      change.result = off ? (*dirt)(vfio::DirtyReport::everything(range))
+                          : (*dirt)({.range = range, .page_size = kPageSize, .bits = bits});
     }
   }
   vfio::DmaLog* dma_log() override { return has_log_ ? this : nullptr; }
@@ -108,8 +120,11 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
       if (range.size > left) return fail(Errc::limit, "it is too much");
       left -= range.size;
     }
-    armed.assign(ranges.begin(), ranges.end());
-    written_.clear();
+    {
+      std::lock_guard lock(mutex_);
+      armed.assign(ranges.begin(), ranges.end());
+      written_.clear();
+    }
     call_hook("started");
     return {};
   }
@@ -126,8 +141,11 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
   Status stop() override {
     ++stops;
     call_hook("stop");
-    armed.clear();
-    written_.clear();
+    {
+      std::lock_guard lock(mutex_);
+      armed.clear();
+      written_.clear();
+    }
     call_hook("stopped");
     return {};
   }
@@ -152,8 +170,13 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
   void call_hook(const char* where) {
     if (hook) hook(where);
   }
+  // Under the lock.
+  void keep(Iova at) {
+    if (vfio::covered(armed, {at, 1})) written_.insert(at.value / kPageSize);
+  }
   // What was written in the range, which is forgotten.
   std::vector<std::byte> take(const vfio::IovaRange& range) {
+    std::lock_guard lock(mutex_);
     const auto first = range.start.value / kPageSize;
     const auto pages = (range.size - 1) / kPageSize + 1;
     std::vector<std::byte> bits((pages + 7) / 8);
@@ -166,6 +189,7 @@ class LogDevice final : public vfio::Device, public vfio::DmaLog {
 
   std::string id_;
   bool has_log_;
+  std::recursive_mutex mutex_;       // leaf: what is mapped, and the log
   std::set<std::uint64_t> written_;  // pages of IOVA, since the last report
   vfio::DeviceInfo info_;
   vfio::RegionInfo region_;
