@@ -106,6 +106,8 @@ bool IovaMap::add(const IommuMapping& mapping) {
 
 void IovaMap::going(const IommuMapping& mapping) {
   std::lock_guard lock(mutex_);
+  const auto* there = live_.at(mapping.iova);
+  if (!there || *there != mapping) return;
   live_.remove(mapping.iova);
   going_.push_back(mapping);
 }
@@ -115,8 +117,11 @@ void IovaMap::gone(const IommuMapping& mapping) {
   const auto place = std::ranges::find(going_, mapping);
   if (place == going_.end()) return;
   going_.erase(place);
-  count(mapping, -1);
-  if (held_ && (mapping.flags & kDmaWrite)) gone_.push_back(mapping);
+  // Who marks all that is mapped has to come by its place, too.
+  if (held_)
+    gone_.push_back(mapping);
+  else
+    count(mapping, -1);
 }
 
 std::size_t IovaMap::size() const {
@@ -140,6 +145,8 @@ void IovaMap::hold() {
 void IovaMap::release() {
   std::lock_guard lock(mutex_);
   held_ = false;
+  for (const auto& mapping : gone_)
+    count(mapping, -1);
   gone_.clear();
 }
 

@@ -12,6 +12,7 @@ std::uint64_t last_of(const IovaRange& range) {
 }  // namespace
 
 bool covered(std::span<const IovaRange> sorted, const IovaRange& range) {
+  if (range.size == 0) return true;
   auto next = range.start.value;
   for (const auto& each : sorted) {
     if (last_of(each) < next) continue;
@@ -19,7 +20,7 @@ bool covered(std::span<const IovaRange> sorted, const IovaRange& range) {
     if (last_of(each) >= last_of(range)) return true;
     next = last_of(each) + 1;
   }
-  return range.size == 0;
+  return false;
 }
 
 std::vector<IovaRange> common_parts(std::span<const IovaRange> sorted, const IovaRange& range) {

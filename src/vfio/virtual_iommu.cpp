@@ -17,23 +17,29 @@ constexpr std::size_t kSlice = 256;
 
 using Kind = IommuChange::Kind;
 
-/// Tells a listener the same of every mapping; stops at the first failure.
+/// Tells a listener the same of every mapping, and returns the first failure.  After one no more is mapped;
+/// what is to be unmapped is, as far as that goes.  `done`: those that succeeded.
 Status tell_all(IommuListener& listener, Kind kind, std::span<const IommuMapping> mappings,
-                std::size_t& done) {
-  for (done = 0; done < mappings.size();) {
+                std::vector<IommuMapping>& done) {
+  Status first;
+  while (!mappings.empty() && (first || kind == Kind::unmap)) {
+    const auto slice = mappings.first(std::min(kSlice, mappings.size()));
+    mappings = mappings.subspan(slice.size());
     std::vector<IommuChange> changes;
-    for (const auto& mapping : mappings.subspan(done, std::min(kSlice, mappings.size() - done)))
+    for (const auto& mapping : slice)
       changes.push_back({.kind = kind, .mapping = mapping, .result = {}});
     listener.change(changes);
     for (auto& change : changes) {
-      if (!change.result) return std::move(change.result);
-      ++done;
+      if (change.result)
+        done.push_back(change.mapping);
+      else if (first)
+        first = std::move(change.result);
     }
   }
-  return {};
+  return first;
 }
 
-/// Takes back what tell_all() did; what fails here was said by the device's side.
+/// Takes back what a listener has mapped; what fails here was said by the device's side.
 void take_back(IommuListener& listener, std::span<const IommuMapping> mappings) {
   for (const auto& mapping : mappings) {
     IommuChange change{.kind = Kind::unmap, .mapping = mapping, .result = {}};
@@ -95,9 +101,9 @@ Status VirtualIommu::attach(std::uint32_t id, std::uint32_t domain) {
   if (endpoint.attached && endpoint.domain == domain) return {};
   if (endpoint.attached) HANDOVER_TRY(detach(id));
   const auto mappings = domains_[domain].all();
-  std::size_t done = 0;
+  std::vector<IommuMapping> done;
   if (auto told = tell_all(*endpoint.listener, Kind::map, mappings, done); !told) {
-    take_back(*endpoint.listener, std::span(mappings).first(done));
+    take_back(*endpoint.listener, done);
     drop_if_unused(domain);
     return told;
   }
@@ -114,7 +120,7 @@ Status VirtualIommu::detach(std::uint32_t id) {
   if (!endpoint.attached) return {};
   endpoint.attached = false;
   const auto mappings = domains_[endpoint.domain].all();
-  std::size_t done = 0;
+  std::vector<IommuMapping> done;
   auto told = tell_all(*endpoint.listener, Kind::unmap, mappings, done);
   drop_if_unused(endpoint.domain);
   return told;
@@ -151,25 +157,44 @@ void VirtualIommu::tell(std::uint32_t domain, std::vector<IommuChange>& changes)
   std::vector<IommuListener*> listeners;
   for (const auto& [id, endpoint] : endpoints_)
     if (endpoint.attached && endpoint.domain == domain) listeners.push_back(endpoint.listener);
-  for (std::size_t i = 0; i < listeners.size(); ++i) {
+  std::vector<std::vector<IommuChange>> told;  // of each listener
+  for (auto* listener : listeners) {
     auto mine = changes;
     for (auto& change : mine)
       change.result = {};
-    listeners[i]->change(mine);
-    for (std::size_t k = 0; k < mine.size(); ++k)
-      if (!mine[k].result && changes[k].result) changes[k].result = std::move(mine[k].result);
+    listener->change(mine);
+    told.push_back(std::move(mine));
   }
-  if (listeners.size() < 2) return;
-  for (const auto& change : changes)
-    if (change.kind == Kind::map && !change.result)
-      for (auto* listener : listeners)
-        take_back(*listener, {&change.mapping, 1});
+  for (const auto& mine : told)
+    for (std::size_t k = 0; k < changes.size(); ++k)
+      if (!mine[k].result && changes[k].result) changes[k].result = mine[k].result;
+  for (std::size_t k = 0; k < changes.size(); ++k)
+    if (changes[k].kind == Kind::map && !changes[k].result)
+      for (std::size_t i = 0; i < listeners.size(); ++i)
+        if (told[i][k].result) take_back(*listeners[i], {&changes[k].mapping, 1});
 }
 
 void VirtualIommu::change(std::uint32_t domain, std::span<IommuRequest> requests) {
   const auto place = domains_.find(domain);
   std::vector<IommuChange> changes;
   std::vector<std::size_t> request_of;  // of each change
+  MappingTable untold;                  // what they map
+  const auto tell_now = [&] {
+    tell(domain, changes);
+    for (std::size_t k = 0; k < changes.size(); ++k) {
+      auto& change = changes[k];
+      if (change.result) continue;
+      if (change.kind == Kind::map) {
+        place->second.remove(change.mapping.iova);
+        --mappings_;
+      }
+      auto& result = requests[request_of[k]].result;
+      if (result) result = std::move(change.result);
+    }
+    changes.clear();
+    request_of.clear();
+    untold.clear();
+  };
   for (std::size_t i = 0; i < requests.size(); ++i) {
     auto& request = requests[i];
     request.result = check(request);
@@ -178,6 +203,9 @@ void VirtualIommu::change(std::uint32_t domain, std::span<IommuRequest> requests
     if (!request.result) continue;
     auto& table = place->second;
     const IovaRange range{request.iova, request.size};
+    // What an earlier one maps may yet be refused.
+    if (const auto* next = untold.at_or_after(range.start); next && next->iova < range.start + range.size)
+      tell_now();
     if (request.kind == Kind::map) {
       const IommuMapping mapping{request.iova, request.size, request.target, request.flags};
       if (mappings_ >= options_.max_mappings) {
@@ -187,6 +215,7 @@ void VirtualIommu::change(std::uint32_t domain, std::span<IommuRequest> requests
             fail(Errc::state, "[{:#x}, +{:#x}) is mapped already", request.iova.value, request.size);
       } else {
         ++mappings_;
+        untold.add(mapping);
         changes.push_back({.kind = Kind::map, .mapping = mapping, .result = {}});
         request_of.push_back(i);
       }
@@ -204,18 +233,7 @@ void VirtualIommu::change(std::uint32_t domain, std::span<IommuRequest> requests
       request_of.push_back(i);
     }
   }
-  tell(domain, changes);
-  for (std::size_t k = 0; k < changes.size(); ++k) {
-    auto& change = changes[k];
-    if (change.result) continue;
-    const auto* there = place->second.at(change.mapping.iova);
-    if (change.kind == Kind::map && there && *there == change.mapping) {
-      place->second.remove(change.mapping.iova);
-      --mappings_;
-    }
-    auto& result = requests[request_of[k]].result;
-    if (result) result = std::move(change.result);
-  }
+  tell_now();
   HANDOVER_TRACE(viommu_change, domain, requests.size(), mappings());
 }
 

@@ -15,7 +15,8 @@ namespace handover::vmm::iommu {
 inline constexpr Gpa kBase{0xfed90000};
 inline constexpr std::uint64_t kSize = 0x1000;
 
-/// Registers.  Accesses are 4 or 8 bytes wide and aligned; others read as all ones and write nothing.
+/// Registers.  Accesses are 4 or 8 bytes wide and aligned, one of 8 being one of 4 to the lower and then to
+/// the upper half; others read as all ones and write nothing.
 namespace reg {
 inline constexpr std::uint64_t kId = 0x00;           // u32, RO: kIdValue
 inline constexpr std::uint64_t kVersion = 0x04;      // u32, RO: 1

@@ -52,50 +52,60 @@ bool IommuUnit::State::ring_fits() const {
 void IommuUnit::read(std::uint64_t offset, std::span<std::byte> to) {
   std::ranges::fill(to, std::byte{0xff});
   if ((to.size() != 4 && to.size() != 8) || offset % to.size() != 0) return;
-  const auto& limits = iommu_.options();
-  const auto value = [&]() -> std::uint64_t {
-    switch (offset) {
-      case reg::kId:
-        return to.size() == 8 ? std::uint64_t{1} << 32 | iommu::kIdValue : iommu::kIdValue;
-      case reg::kVersion:
-        return 1;
-      case reg::kIovaBits:
-        return to.size() == 8 ? std::uint64_t{state_.head} << 32 | limits.iova_bits : limits.iova_bits;
-      case reg::kHead:
-        return state_.head;
-      case reg::kPageSizes:
-        return limits.page_sizes;
-      case reg::kRingAddress:
-        return state_.ring;
-      case reg::kRingEntries:
-        return state_.entries;
-      case reg::kStatus:
-        return state_.status;
-      default:
-        return 0;
-    }
-  }();
-  if (to.size() == 4)
-    store_le(to.data(), static_cast<std::uint32_t>(value));
-  else
-    store_le(to.data(), value);
+  for (std::size_t at = 0; at < to.size(); at += sizeof(std::uint32_t))
+    store_le(to.data() + at, load_register(offset + at));
 }
 
 void IommuUnit::write(std::uint64_t offset, std::span<const std::byte> from) {
   if ((from.size() != 4 && from.size() != 8) || offset % from.size() != 0) return;
-  const std::uint64_t value =
-      from.size() == 4 ? load_le<std::uint32_t>(from.data()) : load_le<std::uint64_t>(from.data());
+  for (std::size_t at = 0; at < from.size(); at += sizeof(std::uint32_t))
+    store_register(offset + at, load_le<std::uint32_t>(from.data() + at));
+}
+
+std::uint32_t IommuUnit::load_register(std::uint64_t offset) const {
+  const auto& limits = iommu_.options();
+  switch (offset) {
+    case reg::kId:
+      return iommu::kIdValue;
+    case reg::kVersion:
+      return 1;
+    case reg::kIovaBits:
+      return limits.iova_bits;
+    case reg::kHead:
+      return state_.head;
+    case reg::kPageSizes:
+      return static_cast<std::uint32_t>(limits.page_sizes);
+    case reg::kPageSizes + 4:
+      return static_cast<std::uint32_t>(limits.page_sizes >> 32);
+    case reg::kRingAddress:
+      return static_cast<std::uint32_t>(state_.ring);
+    case reg::kRingAddress + 4:
+      return static_cast<std::uint32_t>(state_.ring >> 32);
+    case reg::kRingEntries:
+      return state_.entries;
+    case reg::kStatus:
+      return state_.status;
+    default:
+      return 0;
+  }
+}
+
+void IommuUnit::store_register(std::uint64_t offset, std::uint32_t value) {
+  constexpr std::uint64_t kLow = 0xffffffff;
   switch (offset) {
     case reg::kRingAddress:
-      state_.ring = value;
+      state_.ring = (state_.ring & ~kLow) | value;
+      break;
+    case reg::kRingAddress + 4:
+      state_.ring = (state_.ring & kLow) | std::uint64_t{value} << 32;
       break;
     case reg::kRingEntries:
-      state_.entries = static_cast<std::uint32_t>(value);
+      state_.entries = value;
       state_.head = 0;
       state_.status = state_.ring_fits() ? 0 : iommu::kStatusError;
       break;
     case reg::kTail:
-      carry_out(static_cast<std::uint32_t>(value));
+      carry_out(value);
       break;
     default:
       break;
@@ -116,7 +126,10 @@ void IommuUnit::carry_out(std::uint32_t tail) {
     constexpr auto kStatusAt = offsetof(Command, status);
     for (std::size_t i = 0; i < commands.size(); ++i)
       there = there && memory_.write(place(i) + kStatusAt, std::as_bytes(std::span(&commands[i].status, 1)));
-    if (!there) state_.status = iommu::kStatusError;
+    if (!there) {
+      state_.status = iommu::kStatusError;
+      return;
+    }
     state_.head += static_cast<std::uint32_t>(commands.size());
   }
 }

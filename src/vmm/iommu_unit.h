@@ -45,6 +45,8 @@ class IommuUnit final : public MmioHandler, public StateItem {
     bool ring_fits() const;
   };
 
+  std::uint32_t load_register(std::uint64_t offset) const;
+  void store_register(std::uint64_t offset, std::uint32_t value);
   void carry_out(std::uint32_t tail);
   void carry_out(std::span<iommu::Command> commands);
   void change(std::span<iommu::Command> commands);

@@ -67,7 +67,8 @@ class IovaMap final : public DmaView {
 
   /// Before the device is told.  False if it overlaps another.
   bool add(const IommuMapping& mapping);
-  /// Before the device is told to let go of it: makes room for another mapping at the same place.
+  /// Before the device is told to let go of it: makes room for another mapping at the same place.  Of what is
+  /// not there nothing changes, here and in gone().
   void going(const IommuMapping& mapping);
   /// After the device has let go of it.
   void gone(const IommuMapping& mapping);
@@ -87,7 +88,7 @@ class IovaMap final : public DmaView {
   const unsigned width_;
   mutable std::mutex mutex_;  // leaf
   MappingTable live_;
-  std::map<std::uint64_t, std::uint64_t> chunks_;  // writable mappings that touch each
+  std::map<std::uint64_t, std::uint64_t> chunks_;  // writable ones of all three that touch each
   std::vector<IommuMapping> going_;                // the device may still have them
   std::vector<IommuMapping> gone_;                 // since the map is held
   bool held_ = false;

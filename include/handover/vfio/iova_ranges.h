@@ -7,7 +7,9 @@
 
 namespace handover::vfio {
 
-/// True if the ranges, none empty and none wrapping, have the whole of `range` between them.
+// No range here wraps, and all of them together leave out at least one of the 2^64 addresses.
+
+/// True if the ranges, none of them empty, have the whole of `range` between them.
 /// `sorted` ascend and do not overlap; adjacent ones count as one.
 bool covered(std::span<const IovaRange> sorted, const IovaRange& range);
 

@@ -27,7 +27,8 @@ struct IommuChange {
 class IommuListener {
  public:
   virtual ~IommuListener() = default;
-  /// In their order.  After a successful unmap the device does not touch the memory any more.
+  /// In their order; none unmaps what another of them maps.  After a successful unmap the device does not
+  /// touch the memory any more.
   virtual void change(std::span<IommuChange> changes) = 0;
 };
 

@@ -108,8 +108,10 @@ Result<bool> AcceleratorDriver::verify(Verification& progress) {
     case hash: {
       const std::uint64_t before = device_.submitted;
       const Status submitted = submit_hashes(progress);
+      // Also after a failure: what is in the ring by then is to be done.
+      const Status rung = device_.submitted != before ? ring_doorbell() : Status{};
       HANDOVER_TRY(submitted);
-      if (device_.submitted != before) HANDOVER_TRY(ring_doorbell());
+      HANDOVER_TRY(rung);
       if (progress.staging_asked && outstanding() == 0) progress.stage = rest;
       return false;
     }
