@@ -91,6 +91,10 @@ Status serve_accelerator(const Choices& choices) {
               choices.socket.c_str(), described(choices, load_cost).c_str());
   if (std::fflush(stdout) != 0) return fail_errno(errno, "cannot write to standard output");
   HANDOVER_TRY(wait_fd(interrupts.first().fd(), POLLIN, {}));
+  if (const auto faults = server->dma_faults(); faults > 0)
+    std::fprintf(stderr,
+                 "the device accessed memory that was not mapped for it %" PRIu64 " times; all failed\n",
+                 faults);
   return {};
 }
 

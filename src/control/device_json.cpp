@@ -108,6 +108,7 @@ json device_json(const vmm::DeviceStatus& device, std::optional<std::uint64_t> p
             {"reason", device.dirty_tracking.reason},
             {"dma-log", device.dma_log}}},
           {"dma-mappings", or_null(device.dma_mappings)},
+          {"dma-faults", device.dma_faults},
           {"blocker", device.blocker.empty() ? json(nullptr) : json(device.blocker)},
           {"lost", device.lost}};
 }

@@ -79,6 +79,7 @@ DeviceStatus AttachedDevice::status() const {
     status.blocker = device_->migration_blocker();
   status.dma_log = device_->dma_log() != nullptr;
   status.dirty_tracking = dirty_source_->choice();
+  status.dma_faults = device_->dma_faults();
   if (iova_map_) status.dma_mappings = iova_map_->size();
   status.state = to_string(migration_->last_state());
   return status;

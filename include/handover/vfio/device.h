@@ -125,6 +125,10 @@ class Device {
   /// it returns.
   virtual void dma_change(std::span<DmaChange> changes, const DirtyReportSink* dirt);
 
+  /// DMA of the device that came to this process and reached nothing.  What fails before (in a device's own
+  /// process, at the host's IOMMU) is not known here.  Any thread.
+  virtual std::uint64_t dma_faults() const { return 0; }
+
   /// Null: the device cannot migrate, and migration_blocker() says why.
   virtual MigrationProtocol* migration() = 0;
   virtual std::string migration_blocker() const = 0;

@@ -58,6 +58,9 @@ class Server {
 
   bool client_connected() const;
   vfio::DeviceState device_state() const;
+  /// Accesses of the device, since the server was made, to addresses that were not mapped for it.  They
+  /// failed here and reached no memory.  Any thread.
+  std::uint64_t dma_faults() const;
 
  private:
   struct Impl;

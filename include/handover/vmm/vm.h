@@ -37,7 +37,8 @@ struct DeviceStatus {
   vfio::TrackerChoice dirty_tracking;
   /// What the guest's IOMMU lets it reach; empty: the guest has none.
   std::optional<std::uint64_t> dma_mappings;
-  std::string state;  ///< of migration, as last seen
+  std::uint64_t dma_faults = 0;  ///< its accesses that came here and reached nothing
+  std::string state;             ///< of migration, as last seen
   /// Its estimate of the bytes that it would send stopped; empty if it was not asked (Vm::ask_devices) or
   /// cannot say.
   std::optional<std::uint64_t> stop_copy_size;

@@ -36,6 +36,8 @@ class ClientDevice final : public vfio::Device {
   Status dma_unmap(const vfio::IovaRange& range) override;
   void dma_change(std::span<vfio::DmaChange> changes, const vfio::DirtyReportSink* dirt) override;
 
+  std::uint64_t dma_faults() const override { return dma_.faults(); }
+
   vfio::MigrationProtocol* migration() override { return migration_.get(); }
   std::string migration_blocker() const override { return blocker_; }
   vfio::DmaLog* dma_log() override { return dma_log_ ? &*dma_log_ : nullptr; }

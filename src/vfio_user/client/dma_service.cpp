@@ -135,7 +135,10 @@ Result<MessageBuilder> DmaService::serve(const Message& command) {
   } else {
     error = copy(head.address, {}, access->data);
   }
-  if (error) return refuse(error);
+  if (error) {
+    ++faults_;
+    return refuse(error);
+  }
   return reply;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -26,6 +27,9 @@ class DmaService {
   /// The mappings that touch the range, in ascending order.
   std::vector<vfio::DmaMapping> touching(const vfio::IovaRange& range) const;
 
+  /// Commands of the server's that reached nothing: not mapped, or not for that.
+  std::uint64_t faults() const { return faults_.load(std::memory_order_relaxed); }
+
   /// The whole reply to a command of the server's.
   std::vector<std::byte> answer(const Message& command);
 
@@ -39,6 +43,7 @@ class DmaService {
   // A leaf: once remove() has returned, no DMA of the server's touches the range any more.
   mutable std::mutex mutex_;
   std::map<std::uint64_t, vfio::DmaMapping> mappings_;
+  std::atomic<std::uint64_t> faults_{0};
 };
 
 }  // namespace handover::vfio_user

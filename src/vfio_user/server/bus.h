@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "handover/vfio_user/device_model.h"
@@ -17,6 +18,8 @@ class Bus final : public DeviceBus {
 
   Status dma_read(Iova from, std::span<std::byte> to) override;
   Status dma_write(Iova to, std::span<const std::byte> from) override;
+  /// Accesses of the device to what is not mapped for it.
+  std::uint64_t faults() const { return faults_.load(std::memory_order_relaxed); }
   void trigger_irq(std::uint32_t index, std::uint32_t vector) override { irqs_.trigger(index, vector); }
 
  private:
@@ -24,6 +27,9 @@ class Bus final : public DeviceBus {
   WriteLog& log_;
   MessageDma& messages_;
   IrqTable& irqs_;
+  std::atomic<std::uint64_t> faults_{0};
+
+  Status check(Iova at, std::uint64_t size, std::uint32_t permission);
 };
 
 }  // namespace handover::vfio_user

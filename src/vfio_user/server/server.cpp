@@ -151,6 +151,10 @@ bool Server::client_connected() const {
   return impl_->acceptor->connected();
 }
 
+std::uint64_t Server::dma_faults() const {
+  return impl_->acceptor->host().bus.faults();
+}
+
 vfio::DeviceState Server::device_state() const {
   return impl_->acceptor->host().walker->state();
 }

@@ -42,6 +42,7 @@ Statistics sample(MigrationStatus status) {
                   .downtime_bytes = 400};
   all.rounds = {{1, 50, 40, 10, 1000, 0.5}, {2, 5, 5, 0, 100, 0.0}};
   all.downtime_parts = {1, 2, 3, 4, 5, 6};
+  all.dirty_tracking = {{"device `nic0`", "all", false, "it has no DMA log"}};
   return all;
 }
 
@@ -58,7 +59,9 @@ TEST(QueryMigrate, WhileRunningHasFiguresAndWhatIsExpected) {
   EXPECT_EQ(object["expected-downtime"], 99);
   EXPECT_EQ(object["remaining"], 700);
   EXPECT_FALSE(object.contains("downtime"));
-  EXPECT_EQ(object["vfio"], (json{{"transferred", 753}}));
+  EXPECT_EQ(object["vfio"],
+            json::parse(R"({"transferred": 753, "x-handover-dirty-tracking": [{"who": "device `nic0`",
+                "tracker": "all", "pre-copy": false, "reason": "it has no DMA log"}]})"));
   EXPECT_EQ(object["ram"], json::parse(R"({"transferred": 5000, "remaining": 600, "total": 1073741824,
       "duplicate": 9, "normal": 40, "normal-bytes": 163840, "dirty-pages-rate": 17, "mbps": 8.0,
       "dirty-sync-count": 3, "postcopy-requests": 0, "page-size": 4096, "multifd-bytes": 0,
