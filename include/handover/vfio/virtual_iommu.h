@@ -93,9 +93,9 @@ class VirtualIommu {
   /// The endpoint is gone; its listener is not told.
   void remove_endpoint(std::uint32_t id);
 
-  /// Leaves the domain before, and makes the new one if there is none of that number.
-  Status attach(std::uint32_t endpoint, std::uint32_t domain);
-  Status detach(std::uint32_t endpoint);
+  /// An endpoint leaves the domain before; the new one is made if there is none of that number.
+  Status attach(std::uint32_t id, std::uint32_t domain);
+  Status detach(std::uint32_t id);
   /// In their order; each succeeds or fails by itself.  What fails for one device is undone for the others.
   void change(std::uint32_t domain, std::span<IommuRequest> requests);
 

@@ -292,7 +292,7 @@ TEST_F(IommuUnitTest, CommandsOutsideRamAreNotDone) {
 
 class IommuUnitState : public IommuUnitTest {
  protected:
-  static constexpr std::size_t kRingAt = 0, kEntriesAt = 8, kHeadAt = 12, kStatusAt = 16;
+  static constexpr std::size_t kRingAt = 0, kEntriesAt = 8, kHeadAt = 12;
 
   static std::vector<std::byte> saved(Machine& from) {
     return test::bytes_of([&](StreamWriter& out) { return from.unit.save_state(out); });
