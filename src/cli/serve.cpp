@@ -13,6 +13,7 @@
 #include "devices/accelerator/accelerator.h"
 #include "devices/accelerator/size_text.h"
 #include "handover/base/event_loop.h"
+#include "handover/base/log.h"
 #include "handover/vfio_user/server.h"
 
 namespace handover::cli {
@@ -92,9 +93,7 @@ Status serve_accelerator(const Choices& choices) {
   if (std::fflush(stdout) != 0) return fail_errno(errno, "cannot write to standard output");
   HANDOVER_TRY(wait_fd(interrupts.first().fd(), POLLIN, {}));
   if (const auto faults = server->dma_faults(); faults > 0)
-    std::fprintf(stderr,
-                 "the device accessed memory that was not mapped for it %" PRIu64 " times; all failed\n",
-                 faults);
+    log::info("the device accessed memory that was not mapped for it {} times; each failed", faults);
   return {};
 }
 

@@ -85,6 +85,17 @@ void save_padded_text(const std::string& text, std::size_t size, StreamWriter& o
   out.zeros(size - text.size());
 }
 
+Status load_bytes(std::vector<std::byte>& to, std::size_t size, StreamReader& in) {
+  constexpr std::size_t kStep = std::size_t{1} << 20;
+  to.clear();
+  while (to.size() < size) {
+    const auto before = to.size();
+    to.resize(before + std::min(kStep, size - before));
+    HANDOVER_TRY(in.bytes(std::span(to).subspan(before)));
+  }
+  return {};
+}
+
 Result<std::string> load_padded_text(std::size_t size, StreamReader& in) {
   std::string text(size, '\0');
   HANDOVER_TRY(in.bytes(std::as_writable_bytes(std::span(text))));

@@ -44,7 +44,10 @@ Status DeviceLogTracker::arm(Logging& log, std::span<const IovaRange> reach,
   Status started;
   for (const auto& ranges : attempts_for(device_log.max_ranges(), reach, mapped)) {
     // To some devices no range at all means everything, to others it is an error.
-    if (ranges.empty()) return {};
+    if (ranges.empty()) {
+      disarm(log);
+      return {};
+    }
     log.left_on = true;  // also after a failure it may be
     started = device_log.start(kPageSize, ranges);
     HANDOVER_TRACE(dma_log_start, log.device->id().c_str(), ranges.size(), started ? 1 : 0);

@@ -82,6 +82,8 @@ Result<std::size_t> checked_count(Count count, std::size_t limit) {
   return static_cast<std::size_t>(count);
 }
 
+/// Takes memory as the bytes come, and not for what is only announced.
+Status load_bytes(std::vector<std::byte>& to, std::size_t size, StreamReader& in);
 void save_padded_text(const std::string& text, std::size_t size, StreamWriter& out);
 Result<std::string> load_padded_text(std::size_t size, StreamReader& in);
 
@@ -170,8 +172,7 @@ Describe<T>& Describe<T>::sized_buffer(std::string name, std::vector<std::byte> 
   field.load = [member, count, limit](void* object, std::size_t, StreamReader& in) -> Status {
     T& self = *static_cast<T*>(object);
     HANDOVER_ASSIGN(auto size, detail::checked_count(self.*count, limit));
-    (self.*member).resize(size);
-    return in.bytes(self.*member);
+    return detail::load_bytes(self.*member, size, in);
   };
   return *this;
 }
