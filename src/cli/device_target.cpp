@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "handover/vfio_kernel/open_device.h"
 #include "handover/vfio_user/client.h"
 
 namespace handover::cli {
@@ -17,6 +18,7 @@ struct KindName {
 };
 constexpr KindName kKinds[] = {
     {DeviceTarget::Kind::vfio_user, "vfio-user", "/path/of/the.sock"},
+    {DeviceTarget::Kind::vfio, "vfio", "0000:41:00.3 (or a folder in /sys, or /dev/vfio/devices/vfioN)"},
 };
 
 std::string known_kinds() {
@@ -24,6 +26,19 @@ std::string known_kinds() {
   for (const auto& each : kKinds)
     forms.push_back(fmt::format("{}:{}", each.name, each.where));
   return fmt::format("{}", fmt::join(forms, " or "));
+}
+
+// Another may have left it anywhere, also in the middle of a migration.
+Result<std::unique_ptr<vfio::Device>> open_kernel_device(const DeviceTarget& target,
+                                                         const OpenOptions& options) {
+  HANDOVER_ASSIGN(auto device, vfio_kernel::open_device({.id = target.to_string(), .where = target.path}));
+  auto* migration = device->migration();
+  if (!migration || options.keep_state) return device;
+  HANDOVER_ASSIGN(const auto state, migration->state());
+  if (state == vfio::DeviceState::running || migration->set_state(vfio::DeviceState::running)) return device;
+  HANDOVER_TRY_CONTEXT(device->reset(), "{} does not go from {} to running", target.to_string(),
+                       vfio::to_string(state));
+  return device;
 }
 
 }  // namespace
@@ -53,6 +68,8 @@ Result<std::unique_ptr<vfio::Device>> open_target(const DeviceTarget& target, Gu
     case DeviceTarget::Kind::vfio_user:
       return vfio_user::connect({target.to_string(), target.path, options.timeout, options.keep_state},
                                 memory, std::move(cancel));
+    case DeviceTarget::Kind::vfio:
+      return open_kernel_device(target, options);
   }
   return fail(Errc::unsupported, "no way to open {}", target.to_string());
 }

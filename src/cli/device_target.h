@@ -12,10 +12,12 @@
 
 namespace handover::cli {
 
-/// A device as people name it on the command line: `KIND:WHERE`, e.g. vfio-user:/run/accel.sock.
+/// A device as people name it on the command line: `KIND:WHERE`, e.g. vfio-user:/run/accel.sock or
+/// vfio:0000:41:00.3.
 struct DeviceTarget {
   enum class Kind {
     vfio_user,  ///< `path` is the server's socket
+    vfio,       ///< of the kernel's VFIO; `path` is a PCI address, a folder in sysfs or a character device
   };
   Kind kind = Kind::vfio_user;
   std::string path;

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "handover/base/result.h"
+#include "handover/vfio/device.h"
+
+namespace handover::vfio_kernel {
+
+/// Which of the kernel's two ways to a device is taken.
+enum class Path {
+  automatic,  ///< the character device with iommufd if the kernel has both, else group and container
+  cdev,       ///< /dev/vfio/devices/vfioN and /dev/iommu (Linux 6.6)
+  group,      ///< /dev/vfio/GROUP and a type1 v2 container
+};
+
+struct KernelOptions {
+  std::string id;  ///< the user's name for the device
+  /// A PCI address (`0000:41:00.3`), a folder in sysfs (`/sys/bus/mdev/devices/UUID`), or a character device
+  /// (`/dev/vfio/devices/vfio0`).
+  std::string where;
+  Path path = Path::automatic;
+};
+
+/// Opens a device of the kernel's VFIO.  A failure says what stands in the way and, where there is one, the
+/// command that removes it: no such device, another driver, no IOMMU, no permission, in use, a group that is
+/// not viable.
+///
+/// What the device maps for its DMA is mapped in an address space of its own.
+Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options);
+
+}  // namespace handover::vfio_kernel

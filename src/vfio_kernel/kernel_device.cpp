@@ -1,0 +1,211 @@
+#include "vfio_kernel/kernel_device.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "vfio_kernel/ioctl.h"
+
+namespace handover::vfio_kernel {
+namespace {
+
+/// No device has more; a kernel that says so is not believed.
+constexpr std::uint32_t kMostIndexes = 256;
+
+template <class T>
+std::optional<T> read_at(std::span<const std::byte> bytes, std::size_t offset) {
+  if (!range_fits(offset, sizeof(T), bytes.size())) return std::nullopt;
+  T value;
+  std::memcpy(&value, bytes.data() + offset, sizeof value);
+  return value;
+}
+
+// u32 count, u32 reserved, then count times {u64 offset, u64 size}, behind the capability's header.
+std::vector<vfio::RegionArea> sparse_areas(std::span<const std::byte> capability) {
+  std::vector<vfio::RegionArea> areas;
+  const auto count = read_at<std::uint32_t>(capability, sizeof(uapi::CapabilityHeader));
+  for (std::uint32_t i = 0; count && i < *count; ++i) {
+    const auto at = sizeof(uapi::CapabilityHeader) + 8 + std::size_t{i} * 16;
+    const auto offset = read_at<std::uint64_t>(capability, at);
+    const auto size = read_at<std::uint64_t>(capability, at + 8);
+    if (!offset || !size) break;
+    areas.push_back({*offset, *size});
+  }
+  return areas;
+}
+
+std::string blocker_of(const DevicePlace& place) {
+  return fmt::format(
+      "its driver `{}` has no migration (a vendor's VFIO driver, as mlx5_vfio_pci or a mediated device's, "
+      "would "
+      "have it)",
+      place.driver.value_or("?"));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options) {
+  auto device = KernelDevice::open(options);
+  if (!device)
+    return std::unexpected(std::move(device).error().with_context(fmt::format("device `{}`", options.id)));
+  return std::unique_ptr<vfio::Device>(std::move(*device));
+}
+
+Result<std::unique_ptr<KernelDevice>> KernelDevice::open(const KernelOptions& options) {
+  HANDOVER_ASSIGN(const auto place, find_device(options.where));
+  HANDOVER_TRY(explain_place(place));
+  const bool by_cdev =
+      options.path == Path::cdev || (options.path == Path::automatic && has_cdev_path(place));
+  HANDOVER_ASSIGN(auto opened, by_cdev ? open_by_cdev(place) : open_by_group(place));
+  std::unique_ptr<KernelDevice> self(new KernelDevice(options.id, std::move(opened)));
+  HANDOVER_TRY(self->read_info(place));
+  return self;
+}
+
+Status KernelDevice::read_info(const DevicePlace& place) {
+  const uapi::DeviceInfo question{};
+  HANDOVER_ASSIGN_CONTEXT(const auto answer,
+                          ask_with_chain(fd(), uapi::kDeviceGetInfo, std::as_bytes(std::span(&question, 1))),
+                          "asking what it is");
+  uapi::DeviceInfo info;
+  std::memcpy(&info, answer.data(), sizeof info);
+  if (info.num_regions > kMostIndexes || info.num_irqs > kMostIndexes)
+    return fail(Errc::device, "the kernel says that it has {} regions and {} interrupts", info.num_regions,
+                info.num_irqs);
+  info_ = {info.flags, info.num_regions, info.num_irqs};
+  for (std::uint32_t index = 0; index < info.num_regions; ++index) {
+    HANDOVER_ASSIGN(auto region, read_region(index));
+    regions_.push_back(std::move(region));
+  }
+  for (std::uint32_t index = 0; index < info.num_irqs; ++index) {
+    uapi::IrqInfo irq{sizeof(uapi::IrqInfo), 0, index, 0};
+    // The number of indexes is an upper bound; each may still be missing.
+    if (!call(fd(), uapi::kDeviceGetIrqInfo, &irq)) irq.flags = irq.count = 0;
+    irqs_.push_back({index, irq.flags, irq.count});
+  }
+  HANDOVER_ASSIGN(migration_, KernelMigration::probe(fd()));
+  if (!migration_) blocker_ = blocker_of(place);
+  if (KernelDmaLog::there(fd())) dma_log_.emplace(fd());
+  return {};
+}
+
+Result<vfio::RegionInfo> KernelDevice::read_region(std::uint32_t index) const {
+  vfio::RegionInfo region;
+  region.index = index;
+  uapi::RegionInfo question{};
+  question.index = index;
+  auto answer = ask_with_chain(fd(), uapi::kDeviceGetRegionInfo, std::as_bytes(std::span(&question, 1)));
+  if (!answer) {
+    // A region that there is not, as VGA's.
+    if (answer.error().sys_errno() == EINVAL) return region;
+    return std::unexpected(
+        std::move(answer).error().with_context(fmt::format("asking for region {}", index)));
+  }
+  uapi::RegionInfo info;
+  std::memcpy(&info, answer->data(), sizeof info);
+  region.flags = info.flags;
+  region.size = info.size;
+  region.offset = info.offset;
+  if ((info.flags & vfio::kRegionCaps) == 0) return region;
+  region.areas = sparse_areas(find_capability(*answer, info.cap_offset, uapi::kCapSparseMmap));
+  std::erase_if(region.areas, [&](const vfio::RegionArea& area) {
+    return area.size == 0 || !range_fits(area.offset, area.size, region.size);
+  });
+  const auto type = find_capability(*answer, info.cap_offset, uapi::kCapRegionType);
+  const auto number = read_at<std::uint32_t>(type, sizeof(uapi::CapabilityHeader));
+  const auto subtype = read_at<std::uint32_t>(type, sizeof(uapi::CapabilityHeader) + 4);
+  if (number && subtype) region.type = vfio::RegionType{*number, *subtype};
+  return region;
+}
+
+Status KernelDevice::check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const {
+  if (index < regions_.size() && range_fits(offset, size, regions_[index].size)) return {};
+  return fail(Errc::invalid_argument, "device `{}`: [{:#x}, +{:#x}) is not in region {}", id_, offset, size,
+              index);
+}
+
+Status KernelDevice::region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) {
+  HANDOVER_TRY(check_access(index, offset, to.size()));
+  for (std::size_t done = 0; done < to.size();) {
+    const auto at = static_cast<off_t>(regions_[index].offset + offset + done);
+    const auto got = ::pread(fd(), to.data() + done, to.size() - done, at);
+    const int err = errno;
+    if (got > 0)
+      done += static_cast<std::size_t>(got);
+    else if (got == 0)
+      return fail(Errc::device, "device `{}`: region {} ends at {:#x}", id_, index, offset + done);
+    else if (err != EINTR)
+      return std::unexpected(Error(
+          Errc::device, fmt::format("device `{}`: reading region {}: {}", id_, index, errno_text(err)), err));
+  }
+  return {};
+}
+
+Status KernelDevice::region_write(std::uint32_t index, std::uint64_t offset,
+                                  std::span<const std::byte> from) {
+  HANDOVER_TRY(check_access(index, offset, from.size()));
+  for (std::size_t done = 0; done < from.size();) {
+    const auto at = static_cast<off_t>(regions_[index].offset + offset + done);
+    const auto put = ::pwrite(fd(), from.data() + done, from.size() - done, at);
+    const int err = errno;
+    if (put > 0)
+      done += static_cast<std::size_t>(put);
+    else if (put == 0)
+      return fail(Errc::device, "device `{}`: region {} ends at {:#x}", id_, index, offset + done);
+    else if (err != EINTR)
+      return std::unexpected(Error(
+          Errc::device, fmt::format("device `{}`: writing region {}: {}", id_, index, errno_text(err)), err));
+  }
+  return {};
+}
+
+Result<Mapping> KernelDevice::map_area(std::uint32_t index, const vfio::RegionArea& area) {
+  HANDOVER_TRY(check_access(index, area.offset, area.size));
+  const auto& region = regions_[index];
+  if ((region.flags & vfio::kRegionMmap) == 0)
+    return fail(Errc::unsupported, "device `{}`: region {} cannot be mapped", id_, index);
+  const int prot = (region.flags & vfio::kRegionRead ? PROT_READ : 0) |
+                   (region.flags & vfio::kRegionWrite ? PROT_WRITE : 0);
+  HANDOVER_ASSIGN_CONTEXT(auto mapping, Mapping::shared(fd(), region.offset + area.offset, area.size, prot),
+                          "device `{}`: region {}", id_, index);
+  return mapping;
+}
+
+vfio::AreaFile KernelDevice::area_file(std::uint32_t index, const vfio::RegionArea& area) const {
+  return {fd(), regions_.at(index).offset + area.offset};
+}
+
+Status KernelDevice::set_irqs(std::uint32_t flags, std::uint32_t index, std::span<const int> eventfds) {
+  std::vector<std::byte> bytes(sizeof(uapi::IrqSet) + eventfds.size_bytes());
+  const uapi::IrqSet head{static_cast<std::uint32_t>(bytes.size()), flags | uapi::kIrqSetActionTrigger, index,
+                          0, static_cast<std::uint32_t>(eventfds.size())};
+  std::memcpy(bytes.data(), &head, sizeof head);
+  if (!eventfds.empty()) std::memcpy(bytes.data() + sizeof head, eventfds.data(), eventfds.size_bytes());
+  HANDOVER_TRY_CONTEXT(call(fd(), uapi::kDeviceSetIrqs, bytes.data()),
+                       "device `{}`: setting up interrupts of index {}", id_, index);
+  return {};
+}
+
+Status KernelDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) {
+  if (index >= irqs_.size() || eventfds.size() > irqs_[index].count)
+    return fail(Errc::invalid_argument, "device `{}` has no {} vectors of interrupt index {}", id_,
+                eventfds.size(), index);
+  if (eventfds.empty())
+    return irqs_[index].count == 0 ? Status{} : set_irqs(uapi::kIrqSetDataNone, index, {});
+  // -1 removes a vector, as with the kernel.
+  return set_irqs(uapi::kIrqSetDataEventfd, index, eventfds);
+}
+
+Status KernelDevice::reset() {
+  auto done = call(fd(), uapi::kDeviceReset, nullptr);
+  if (!done)
+    return std::unexpected(
+        std::move(done).error().with_context(fmt::format("device `{}` cannot be reset", id_)));
+  if (migration_) migration_->forget_session();
+  return {};
+}
+
+}  // namespace handover::vfio_kernel
