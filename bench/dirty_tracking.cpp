@@ -124,7 +124,7 @@ void merging(const Options& options) {
     for (auto i = from; i < to; ++i)
       must(map.add({.iova = Iova{pages[i] * kPageSize},
                     .size = kPageSize,
-                    .target = GuestMemory::kHoleEnd + i * kPageSize,
+                    .target = Gpa{GuestMemory::kHoleEnd + i * kPageSize},
                     .flags = vfio::kDmaRead | vfio::kDmaWrite}),
            "mappings overlap");
   };
