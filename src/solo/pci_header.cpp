@@ -19,13 +19,16 @@ Result<PciHeader> PciHeader::read(vfio::Device& device) {
   if ((device.info().flags & vfio::kDeviceFlagPci) == 0 || device.info().num_regions <= vfio::kRegionConfig)
     return fail(Errc::unsupported, "device `{}` is no PCI device", device.id());
   const auto there = device.region(vfio::kRegionConfig).size;
-  if (there < pci::kConfigBytes)
-    return fail(Errc::device, "device `{}` has a config space of {} bytes instead of {}", device.id(), there,
-                pci::kConfigBytes);
+  if (there < pci::kHeaderBytes)
+    return fail(Errc::device, "device `{}` has a config space of {} bytes; its header alone has {}",
+                device.id(), there, pci::kHeaderBytes);
   std::vector<std::byte> bytes(there >= pci::kExpressConfigBytes ? pci::kExpressConfigBytes
                                                                  : pci::kConfigBytes);
-  HANDOVER_TRY_CONTEXT(device.region_read(vfio::kRegionConfig, 0, bytes),
-                       "reading the config space of device `{}`", device.id());
+  // Some devices give less than there should be (255 bytes: the kernel's sample driver); the rest is nothing.
+  HANDOVER_TRY_CONTEXT(
+      device.region_read(vfio::kRegionConfig, 0,
+                         std::span(bytes).first(std::min<std::uint64_t>(there, bytes.size()))),
+      "reading the config space of device `{}`", device.id());
   PciHeader header(std::move(bytes));
   if (const unsigned type = header.u8(pci::kHeaderType) & 0x7f; type != 0)
     return fail(Errc::unsupported,

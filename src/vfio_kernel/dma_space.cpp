@@ -155,11 +155,12 @@ Result<OpenedDevice> open_by_cdev(const DevicePlace& place) {
   HANDOVER_ASSIGN(auto iommufd, open_node("/dev/iommu"));
   uapi::BindIommufd bind{sizeof(uapi::BindIommufd), 0, iommufd.get(), 0};
   if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound) {
-    const bool busy = bound.error().sys_errno() == EBUSY;
-    return std::unexpected(std::move(bound).error().with_context(
-        busy ? fmt::format("binding {} to iommufd: its group is open by the other path, or it is in use",
-                           *place.cdev)
-             : fmt::format("binding {} to iommufd", *place.cdev)));
+    // EINVAL is also the kernel's word for a device that somebody else has bound.
+    const auto why = bound.error().sys_errno() == EBUSY    ? " (its group is in use by the other path)"
+                     : bound.error().sys_errno() == EINVAL ? " (is it in use by another process?)"
+                                                           : "";
+    return std::unexpected(
+        std::move(bound).error().with_context(fmt::format("binding {} to iommufd{}", *place.cdev, why)));
   }
   uapi::IoasAlloc ioas{sizeof(uapi::IoasAlloc), 0, 0};
   HANDOVER_TRY_CONTEXT(call(iommufd.get(), uapi::kIoasAlloc, &ioas), "making an address space");
