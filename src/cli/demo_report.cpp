@@ -91,8 +91,8 @@ std::string demo_table(const DemoFigures& figures) {
 
   table += "\n";
   for (const auto& each : report.at("dirty-tracking"))
-    table +=
-        row("what " + each.at("who").get<std::string>() + " wrote", each.at("reason").get<std::string>());
+    table += row("dirty tracking", fmt::format("{}: {}", each.at("who").get<std::string>(),
+                                               each.at("reason").get<std::string>()));
   if (figures.after.iommu_mappings > 0)
     table += row("IOMMU mappings", fmt::format("{} made before, {} in all; {} faults where nothing is mapped",
                                                figures.before.iommu_mappings, figures.after.iommu_mappings,
