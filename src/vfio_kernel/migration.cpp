@@ -1,11 +1,9 @@
 #include "vfio_kernel/migration.h"
 
-#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 
-#include "handover/base/cancel.h"
 #include "vfio_kernel/ioctl.h"
 
 namespace handover::vfio_kernel {
@@ -98,11 +96,8 @@ Result<StateRead> KernelMigration::read(std::span<std::byte> buffer) {
       return StateRead{stopped ? StateRead::Kind::end : StateRead::Kind::nothing_now, 0};
     }
     if (err == EINTR) continue;
-    if (err == EAGAIN && stopped) {
-      HANDOVER_TRY(wait_fd(data_.get(), POLLIN, {}));
-      continue;
-    }
-    if ((err == ENOMSG || err == EAGAIN) && !stopped) return StateRead{StateRead::Kind::nothing_now, 0};
+    // The descriptor blocks, so there is no EAGAIN.
+    if (err == ENOMSG && !stopped) return StateRead{StateRead::Kind::nothing_now, 0};
     return std::unexpected(Error(Errc::device, "reading the device's state: " + errno_text(err), err));
   }
 }
@@ -117,8 +112,6 @@ Status KernelMigration::write(std::span<const std::byte> data) {
       data = data.subspan(static_cast<std::size_t>(put));
     } else if (put == 0) {
       return fail(Errc::device, "the device takes no more of its state; {} bytes are left", data.size());
-    } else if (err == EAGAIN) {
-      HANDOVER_TRY(wait_fd(data_.get(), POLLOUT, {}));
     } else if (err != EINTR) {
       return std::unexpected(Error(Errc::device, "writing the device's state: " + errno_text(err), err));
     }
