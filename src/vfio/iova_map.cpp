@@ -16,6 +16,11 @@ std::uint64_t last_of(const IovaRange& range) {
   return range.start.value + (range.size - 1);
 }
 
+/// Whether the bits are as many as the range needs.
+bool complete(const DirtyReport& report) {
+  return report.page_size == 0 || report.bits.size() > (report.range.size - 1) / report.page_size / 8;
+}
+
 /// Mappings looked at before others get their turn with the lock.
 constexpr std::size_t kSlice = 1024;
 
@@ -181,7 +186,7 @@ std::vector<IommuMapping> IovaMap::former(const IovaRange& range) const {
 
 Result<std::uint64_t> IovaMap::mark(const DirtyReport& report, DirtyMemory& to) const {
   if (report.range.size == 0) return 0;
-  if (report.page_size > 0 && report.bits.size() <= (report.range.size - 1) / report.page_size / 8)
+  if (!complete(report))
     return fail(Errc::protocol, "a dirty report of [{:#x}, +{:#x}) has only {} bytes of bitmap",
                 report.range.start.value, report.range.size, report.bits.size());
   std::uint64_t fresh = 0;
@@ -208,7 +213,7 @@ void for_each_written(const IommuMapping& mapping, const DirtyReport& report,
   const auto last = std::min(last_of(mapping), last_of(report.range));
   if (first > last) return;
   const auto at = [&](std::uint64_t iova) { return mapping.target + (iova - mapping.iova.value); };
-  if (report.page_size == 0) return visit(at(first), last - first + 1);
+  if (report.page_size == 0 || !complete(report)) return visit(at(first), last - first + 1);
   const auto start = report.range.start.value;
   for_each_bit_run(report.bits, (first - start) / report.page_size, (last - start) / report.page_size + 1,
                    [&](std::uint64_t bit, std::uint64_t count) {

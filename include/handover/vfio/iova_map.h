@@ -94,7 +94,8 @@ class IovaMap final : public DmaView {
   bool held_ = false;
 };
 
-/// Calls `visit` for each part of the mapping's guest memory that the report calls written.
+/// Calls `visit` for each part of the mapping's guest memory that the report calls written: all that it has
+/// of the mapping, if its bits are too few.
 void for_each_written(const IommuMapping& mapping, const DirtyReport& report,
                       const std::function<void(Gpa start, std::uint64_t size)>& visit);
 

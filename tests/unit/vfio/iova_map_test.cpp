@@ -147,6 +147,15 @@ TEST_F(IovaMapTest, AReportWithTooFewBitsIsRefused) {
   EXPECT_FALSE(map.mark({pages_at(0, 1), kPageSize, {}}, dirty));
 }
 
+TEST_F(IovaMapTest, OfAMappingThatWentWithTooFewBitsEverythingCounts) {
+  const IommuMapping mapping{Iova{MiB}, 128 * kPageSize, Gpa{0}, kDmaRead | kDmaWrite};
+  const std::vector<std::byte> bits(8);  // of 16 that it needs
+  std::uint64_t written = 0;
+  for_each_written(mapping, {{mapping.iova, mapping.size}, kPageSize, bits},
+                   [&](Gpa at, std::uint64_t size) { written += at.value + size; });
+  EXPECT_EQ(written, mapping.size);
+}
+
 TEST_F(IovaMapTest, AHundredThousandMappingsAreFoundAgain) {
   constexpr std::uint64_t kMany = 100'000;
   for (std::uint64_t i = 0; i < kMany; ++i)
