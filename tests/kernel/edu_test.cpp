@@ -121,7 +121,9 @@ TEST_P(Edu, ItCannotMigrateAndAllOfMemoryCountsAsWritten) {
   EXPECT_THAT(device_->migration_blocker(), HasSubstr("`vfio-pci` has no migration"));
   EXPECT_EQ(device_->dma_log(), nullptr);
   vfio::PhysicalView view(*memory_);
-  const auto dirt = vfio::DmaDirtySource::create("device `edu`", vfio::offers_of(*device_), view, {});
+  std::vector<vfio::TrackerOffer> offers;
+  offers.push_back({vfio::TrackerKind::all, vfio::make_all_pages_tracker(*device_), {}});
+  const auto dirt = vfio::DmaDirtySource::create("device `edu`", std::move(offers), view, {});
   ASSERT_TRUE(dirt);
   ASSERT_TRUE((*dirt)->start());
   DirtyMemory found(*memory_);

@@ -113,4 +113,27 @@ struct ChannelPair {
   std::unique_ptr<Channel> first, second;
 };
 
+struct Moved {
+  MigrationStatus source, destination;
+  Statistics figures;
+  std::string error;  ///< of both sides
+};
+
+/// One migration between two machines, with a downtime limit that any host keeps.
+inline Moved migrate(ServedVm& source, ServedVm& destination) {
+  ChannelPair channels;
+  Destination incoming(destination.vm->machine(), {});
+  incoming.start(std::move(channels.second));
+  Source::Options options;
+  options.parameters.downtime_limit_ms = 60'000;
+  options.parameters.max_bandwidth = 0;
+  Source outgoing(source.vm->machine(), &source.vm->ram(), options);
+  outgoing.start(std::move(channels.first));
+  const auto left = outgoing.wait();
+  const auto arrived = incoming.wait();
+  auto figures = outgoing.statistics();
+  auto error = figures.error + " / " + incoming.error();
+  return {left, arrived, std::move(figures), std::move(error)};
+}
+
 }  // namespace handover::test

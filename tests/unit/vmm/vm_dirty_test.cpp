@@ -13,6 +13,7 @@
 namespace handover::vmm {
 namespace {
 
+using test::migrate;
 using test::ServedOptions;
 using test::ServedVm;
 using testing::AllOf;
@@ -32,25 +33,6 @@ void expect_sound(const ServedVm& machine) {
   ASSERT_TRUE(verified) << verified.error().to_string();
   EXPECT_EQ(machine.vm->guest().mismatches, 0u);
   EXPECT_EQ(machine.vm->guest().devices_lost, 0u);
-}
-
-struct Ended {
-  MigrationStatus source, destination;
-  Statistics figures;
-};
-
-Ended migrate(ServedVm& source, ServedVm& destination) {
-  test::ChannelPair channels;
-  Destination incoming(destination.vm->machine(), {});
-  incoming.start(std::move(channels.second));
-  Source::Options options;
-  options.parameters.downtime_limit_ms = 60'000;
-  options.parameters.max_bandwidth = 0;
-  Source outgoing(source.vm->machine(), &source.vm->ram(), options);
-  outgoing.start(std::move(channels.first));
-  const auto ended = outgoing.wait();
-  const auto there = incoming.wait();
-  return {ended, there, outgoing.statistics()};
 }
 
 TEST(VmDirty, TheChoiceAndItsReasonAreShown) {

@@ -40,13 +40,9 @@ Source::Options patient() {
 }
 
 void move(ServedVm& source, ServedVm& destination) {
-  test::ChannelPair channels;
-  Destination incoming(destination.vm->machine(), {});
-  incoming.start(std::move(channels.second));
-  Source outgoing(source.vm->machine(), &source.vm->ram(), patient());
-  outgoing.start(std::move(channels.first));
-  ASSERT_EQ(outgoing.wait(), MigrationStatus::completed) << outgoing.statistics().error;
-  ASSERT_EQ(incoming.wait(), MigrationStatus::completed) << incoming.error();
+  const auto moved = test::migrate(source, destination);
+  ASSERT_EQ(moved.source, MigrationStatus::completed) << moved.error;
+  ASSERT_EQ(moved.destination, MigrationStatus::completed) << moved.error;
 }
 
 TEST(VmIommu, DevicesReachWhatIsMappedAndNothingElse) {

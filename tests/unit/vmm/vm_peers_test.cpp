@@ -11,6 +11,7 @@
 namespace handover::vmm {
 namespace {
 
+using test::migrate;
 using test::ServedOptions;
 using test::ServedVm;
 using testing::AllOf;
@@ -42,24 +43,6 @@ bool do_p2p_jobs(const ServedVm& machine, std::uint64_t count) {
     const auto now = machine.vm->guest();
     return now.p2p_jobs >= end || !now.panic.empty();
   });
-}
-
-struct Ended {
-  MigrationStatus source, destination;
-  std::string error;
-};
-
-Ended migrate(ServedVm& source, ServedVm& destination) {
-  test::ChannelPair channels;
-  Destination incoming(destination.vm->machine(), {});
-  incoming.start(std::move(channels.second));
-  Source::Options options;
-  options.parameters.downtime_limit_ms = 60'000;
-  options.parameters.max_bandwidth = 0;
-  Source outgoing(source.vm->machine(), &source.vm->ram(), options);
-  outgoing.start(std::move(channels.first));
-  const auto left = outgoing.wait();
-  return {left, incoming.wait(), outgoing.statistics().error + incoming.error()};
 }
 
 TEST(VmPeers, DevicesReachEachOtherAndNothingIsLostOnTheWay) {

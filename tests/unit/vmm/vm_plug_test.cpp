@@ -62,18 +62,9 @@ std::vector<std::string> sections(ServedVm& vm) {
 }
 
 MigrationStatus migrate(ServedVm& source, ServedVm& destination, std::string& error) {
-  test::ChannelPair channels;
-  Destination incoming(destination.vm->machine(), {});
-  incoming.start(std::move(channels.second));
-  Source::Options options;
-  options.parameters.downtime_limit_ms = 60'000;
-  options.parameters.max_bandwidth = 0;
-  Source outgoing(source.vm->machine(), &source.vm->ram(), options);
-  outgoing.start(std::move(channels.first));
-  const auto ended = outgoing.wait();
-  incoming.wait();
-  error = outgoing.statistics().error + " / " + incoming.error();
-  return ended;
+  const auto moved = test::migrate(source, destination);
+  error = moved.error;
+  return moved.source;
 }
 
 // Mission A6.
