@@ -5,6 +5,7 @@
 #include "vfio_kernel/device_node.h"
 #include "vfio_kernel/dma_space.h"
 #include "vfio_kernel/ioctl.h"
+#include "vfio_kernel/refusals.h"
 
 namespace handover::vfio_kernel {
 namespace {
@@ -55,14 +56,8 @@ Result<OpenedDevice> open_by_cdev(const DevicePlace& place) {
   HANDOVER_ASSIGN(opened.device, open_node("/dev/vfio/devices/" + *place.cdev));
   HANDOVER_ASSIGN(auto iommufd, open_node("/dev/iommu"));
   uapi::BindIommufd bind{sizeof(uapi::BindIommufd), 0, iommufd.get(), 0};
-  if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound) {
-    // EINVAL is also the kernel's word for a device that somebody else has bound.
-    const auto why = bound.error().sys_errno() == EBUSY    ? " (its group is in use by the other path)"
-                     : bound.error().sys_errno() == EINVAL ? " (is it in use by another process?)"
-                                                           : "";
-    return std::unexpected(
-        std::move(bound).error().with_context(fmt::format("binding {} to iommufd{}", *place.cdev, why)));
-  }
+  if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound)
+    return explain_bind(place, std::move(bound).error(), false);
   uapi::IoasAlloc ioas{sizeof(uapi::IoasAlloc), 0, 0};
   HANDOVER_TRY_CONTEXT(call(iommufd.get(), uapi::kIoasAlloc, &ioas), "making an address space");
   uapi::AttachIommufdPt attach{sizeof(uapi::AttachIommufdPt), 0, ioas.out_ioas_id};
