@@ -41,7 +41,8 @@ Result<fs::path> folder_of(const std::string& where) {
   if (where.starts_with("/sys/")) return fs::path(where);
   return fail(Errc::invalid_argument,
               "`{}` names no device; give a PCI address (0000:41:00.3), a folder in sysfs "
-              "(/sys/bus/mdev/devices/UUID) or a character device (/dev/vfio/devices/vfio0)",
+              "(/sys/bus/mdev/devices/UUID), a character device (/dev/vfio/devices/vfio0) or an open one's "
+              "number (fd=N)",
               where);
 }
 

@@ -13,6 +13,11 @@ namespace {
 class IommufdSpace final : public DmaSpace {
  public:
   IommufdSpace(UniqueFd fd, std::uint32_t ioas) : fd_(std::move(fd)), ioas_(ioas) {}
+  ~IommufdSpace() override {
+    // The iommufd may be somebody else's as well, who goes on: nothing of ours stays mapped in it.
+    uapi::IoasUnmap everything{sizeof(uapi::IoasUnmap), ioas_, 0, ~std::uint64_t{0}};
+    (void)call(fd_.get(), uapi::kIoasUnmap, &everything);
+  }
   std::string name() const override { return "iommufd"; }
   Status map(const vfio::DmaMapping& mapping) override {
     uapi::IoasMap request{};
@@ -48,16 +53,24 @@ bool has_cdev_path(const DevicePlace& place) {
   return place.cdev && ::access("/dev/iommu", F_OK) == 0;
 }
 
-Result<OpenedDevice> open_by_cdev(const DevicePlace& place) {
+Result<OpenedDevice> open_by_cdev(const DevicePlace& place, const Inherited* inherited) {
   if (!place.cdev)
     return fail(Errc::unsupported,
                 "the kernel has no character device for it (Linux 6.6 with VFIO_DEVICE_CDEV)");
   OpenedDevice opened;
-  HANDOVER_ASSIGN(opened.device, open_node("/dev/vfio/devices/" + *place.cdev));
-  HANDOVER_ASSIGN(auto iommufd, open_node("/dev/iommu"));
+  UniqueFd iommufd;
+  if (inherited) {
+    HANDOVER_ASSIGN(opened.device, inherited->device());
+    HANDOVER_ASSIGN(iommufd, inherited->iommufd());
+  } else {
+    HANDOVER_ASSIGN(opened.device, open_node("/dev/vfio/devices/" + *place.cdev));
+  }
+  if (!iommufd) {
+    HANDOVER_ASSIGN(iommufd, open_node("/dev/iommu"));
+  }
   uapi::BindIommufd bind{sizeof(uapi::BindIommufd), 0, iommufd.get(), 0};
   if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound)
-    return explain_bind(place, std::move(bound).error(), false);
+    return explain_bind(place, std::move(bound).error(), inherited != nullptr);
   uapi::IoasAlloc ioas{sizeof(uapi::IoasAlloc), 0, 0};
   HANDOVER_TRY_CONTEXT(call(iommufd.get(), uapi::kIoasAlloc, &ioas), "making an address space");
   uapi::AttachIommufdPt attach{sizeof(uapi::AttachIommufdPt), 0, ioas.out_ioas_id};

@@ -55,13 +55,18 @@ Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options) 
 }
 
 Result<std::unique_ptr<KernelDevice>> KernelDevice::open(const KernelOptions& options) {
-  HANDOVER_ASSIGN(const auto place, find_device(options.where));
+  HANDOVER_ASSIGN(const auto inherited, Inherited::parse(options.where));
+  if (inherited && options.path == Path::group)
+    return fail(Errc::invalid_argument, "a descriptor that was left to us is no way by the group");
+  HANDOVER_ASSIGN(const auto place, inherited ? inherited->find_device() : find_device(options.where));
   HANDOVER_TRY(explain_place(place));
   const bool by_cdev =
-      options.path == Path::cdev || (options.path == Path::automatic && has_cdev_path(place));
-  HANDOVER_ASSIGN(auto opened, by_cdev ? open_by_cdev(place) : open_by_group(place));
+      inherited || options.path == Path::cdev || (options.path == Path::automatic && has_cdev_path(place));
+  HANDOVER_ASSIGN(auto opened,
+                  by_cdev ? open_by_cdev(place, inherited ? &*inherited : nullptr) : open_by_group(place));
   std::unique_ptr<KernelDevice> self(new KernelDevice(options.id, std::move(opened)));
   HANDOVER_TRY(self->read_info(place));
+  if (inherited) inherited->settle();
   return self;
 }
 
