@@ -6,8 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
 
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio_kernel/open_device.h"
@@ -33,6 +37,12 @@ class Paths : public testing::TestWithParam<Path> {
 
 class LockedMemory : public Paths {};
 class InUse : public Paths {};
+class TakenAway : public Paths {};
+class SwitchedOff : public Paths {};
+
+void write_file(const std::string& name, const std::string& text) {
+  std::ofstream(name) << text;
+}
 
 TEST_P(LockedMemory, ItsLimitAndHowToRaiseItAreSaid) {
   auto device = open(variable("HANDOVER_EDU"));
@@ -102,6 +112,79 @@ TEST_P(InUse, AnotherProcessIsNamed) {
   ::close(ready[1]);
 }
 
+// Mission notes: VFIO's REQ interrupt.
+TEST_P(TakenAway, TheHostsWishIsToldAndGrantedWhenTheDeviceIsClosed) {
+  const auto name = variable("HANDOVER_EDU");
+  const auto folder = "/sys/bus/pci/devices/" + name;
+  auto opened = open(name);
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  auto device = std::move(*opened);
+  EXPECT_FALSE(device->lost());
+  const int none[] = {-1};
+  EXPECT_FALSE(device->set_irq_eventfds(vfio::kIrqReq, none)) << "nobody switches it off by mistake";
+  const auto memory = GuestMemory::create(MiB).value();
+  const auto& block = *memory->blocks()[0];
+  ASSERT_TRUE(device->dma_map({.iova = Iova{0}, .size = MiB, .host = block.data()}));
+
+  std::promise<std::string> told;
+  std::atomic<int> times = 0;
+  for (int i = 0; i < 2; ++i)
+    device->on_lost([&](const std::string& reason) {
+      if (++times == 2) told.set_value(reason);
+    });
+  const pid_t host = ::fork();
+  if (host == 0) {  // another program, which has nothing of ours open; it returns when the device is closed
+    ::execl("/bin/sh", "sh", "-c", "echo $HANDOVER_EDU >/sys/bus/pci/drivers/vfio-pci/unbind", nullptr);
+    ::_exit(127);
+  }
+  auto future = told.get_future();
+  ASSERT_EQ(future.wait_for(std::chrono::minutes(5)), std::future_status::ready);
+  EXPECT_THAT(future.get(), AllOf(HasSubstr("`" + name + "`"), HasSubstr("the host asks for it back")));
+  EXPECT_TRUE(device->lost());
+  int late = 0;
+  device->on_lost([&](const std::string&) { ++late; });
+  EXPECT_EQ(late, 1) << "who comes later is told at once";
+
+  std::byte word[4]{};
+  for (const auto& refused :
+       {device->region_read(vfio::kRegionConfig, 0, word), device->region_write(0, 0, word), device->reset(),
+        device->dma_map({.iova = Iova{MiB}, .size = MiB, .host = block.data()}),
+        device->dma_unmap({Iova{0}, MiB}), device->set_irq_eventfds(vfio::kIrqMsi, {}),
+        device->unmask_irq(vfio::kIrqIntx)}) {
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Errc::closed);
+  }
+  EXPECT_EQ(::waitpid(host, nullptr, WNOHANG), 0) << "the host waits";
+  device.reset();
+  EXPECT_EQ(::waitpid(host, nullptr, 0), host);
+  EXPECT_EQ(times, 2) << "each handler once";
+  EXPECT_FALSE(std::filesystem::exists(folder + "/driver"));
+  write_file("/sys/bus/pci/drivers_probe", name);
+  EXPECT_TRUE(open(name)) << "and when it is bound anew it can be had again";
+}
+
+TEST_P(SwitchedOff, TheReasonWhyRegistersDoNotAnswerIsSaid) {
+  const auto device = open(variable("HANDOVER_EDU"));
+  ASSERT_TRUE(device) << device.error().to_string();
+  std::byte word[4]{};
+  const std::byte off[2]{};
+  ASSERT_TRUE((*device)->region_write(vfio::kRegionConfig, 4, off));
+  for (const auto& refused : {(*device)->region_read(0, 0, word), (*device)->region_write(0, 4, word)}) {
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Errc::device);
+    EXPECT_EQ(refused.error().sys_errno(), EIO);
+    EXPECT_THAT(refused.error().to_string(), HasSubstr("switched off in its command register"));
+  }
+  const std::byte on[2] = {std::byte{2}, std::byte{0}};
+  ASSERT_TRUE((*device)->region_write(vfio::kRegionConfig, 4, on));
+  EXPECT_TRUE((*device)->region_read(0, 0, word));
+  EXPECT_FALSE((*device)->lost());
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TakenAway, testing::Values(Path::cdev, Path::group),
+                         [](const auto& about) { return about.param == Path::cdev ? "cdev" : "group"; });
+INSTANTIATE_TEST_SUITE_P(Devices, SwitchedOff, testing::Values(Path::cdev, Path::group),
+                         [](const auto& about) { return about.param == Path::cdev ? "cdev" : "group"; });
 INSTANTIATE_TEST_SUITE_P(Devices, LockedMemory, testing::Values(Path::cdev, Path::group),
                          [](const auto& about) { return about.param == Path::cdev ? "cdev" : "group"; });
 INSTANTIATE_TEST_SUITE_P(Devices, InUse, testing::Values(Path::cdev, Path::group),

@@ -35,6 +35,9 @@ struct KernelOptions {
 /// not viable.
 ///
 /// What the device maps for its DMA is mapped in an address space of its own.
+///
+/// The device is lost when the host asks for it back (VFIO's REQ interrupt, where its driver has one; a
+/// thread of the device's waits for it).  The host waits until the device is closed.
 Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options);
 
 }  // namespace handover::vfio_kernel
