@@ -174,10 +174,6 @@ Result<Mapping> KernelDevice::map_area(std::uint32_t index, const vfio::RegionAr
   return mapping;
 }
 
-vfio::AreaFile KernelDevice::area_file(std::uint32_t index, const vfio::RegionArea& area) const {
-  return {fd(), regions_.at(index).offset + area.offset};
-}
-
 Status KernelDevice::set_irqs(std::uint32_t flags, std::uint32_t index, std::span<const int> eventfds) {
   std::vector<std::byte> bytes(sizeof(uapi::IrqSet) + eventfds.size_bytes());
   const uapi::IrqSet head{static_cast<std::uint32_t>(bytes.size()), flags | uapi::kIrqSetActionTrigger, index,

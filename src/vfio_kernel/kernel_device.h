@@ -24,7 +24,6 @@ class KernelDevice final : public vfio::Device {
   Status region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) override;
   Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) override;
   Result<Mapping> map_area(std::uint32_t index, const vfio::RegionArea& area) override;
-  vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override;
 
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override;
   Status unmask_irq(std::uint32_t index) override;

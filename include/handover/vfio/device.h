@@ -106,7 +106,9 @@ class Device {
   virtual Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) = 0;
   /// Maps one of the region's areas into this process; whole pages.
   virtual Result<Mapping> map_area(std::uint32_t index, const RegionArea& area) = 0;
-  /// What other devices map to reach the area by DMA; an area without a file is reached by messages.
+  /// What other devices map to reach the area by DMA; an area without a file is reached by messages, and is
+  /// of hardware, for which the width of an access matters.  A device of the kernel gives none: who has its
+  /// descriptor has all of the device.
   virtual AreaFile area_file(std::uint32_t index, const RegionArea& area) const {
     (void)index, (void)area;
     return {};
