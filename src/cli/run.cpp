@@ -42,6 +42,7 @@ json guest_json(const vmm::GuestReport& report) {
           {"p2p-faults", report.p2p_faults},
           {"iommu-mappings", report.iommu_mappings},
           {"iommu-faults", report.iommu_faults},
+          {"uart-bytes", report.uart_bytes},
           {"interrupts", report.interrupts},
           {"interrupts-lost", report.interrupts_lost},
           {"mismatches", report.mismatches},
@@ -234,7 +235,8 @@ int run_machine(RunOptions options) {
 }  // namespace
 
 void add_run(CLI::App& app, int& exit_code) {
-  auto* command = app.add_subcommand("run", "Run a machine with a synthetic guest and vfio-user devices");
+  auto* command =
+      app.add_subcommand("run", "Run a machine with a synthetic guest and VFIO or vfio-user devices");
   auto options = std::make_shared<RunOptions>();
   auto& guest = options->config.guest;
   const SizeRange any{.least = 0, .most = UINT64_MAX};
@@ -246,8 +248,9 @@ void add_run(CLI::App& app, int& exit_code) {
                     "take all RAM from the host at the start; a destination then loads faster");
   command
       ->add_option("--device", options->devices,
-                   "vfio-user,socket=PATH,id=NAME[,slot=N][,dirty-page-tracking=KIND]"
-                   "[,pre-copy-dirty-page-tracking=on|off]; may be repeated")
+                   "vfio-user,socket=PATH,id=NAME or vfio-pci,host=ADDRESS,id=NAME (or sysfsdev=FOLDER, or "
+                   "fd=N), and [,slot=N][,dirty-page-tracking=KIND][,pre-copy-dirty-page-tracking=on|off]; "
+                   "may be repeated")
       ->take_all();
   command->add_flag("--viommu", options->config.viommu,
                     "give the guest an IOMMU: devices reach only what it maps there, and never each other");

@@ -10,7 +10,23 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::string_view kDriver = "vfio-user-pci";
+constexpr std::string_view kUserDriver = "vfio-user-pci";
+constexpr std::string_view kKernelDriver = "vfio-pci";
+
+// As in QEMU, `host` is a PCI address and `sysfsdev` a folder.
+Result<std::string> host_of(const json& arguments) {
+  std::optional<std::string> where;
+  for (const auto* name : {"host", "sysfsdev"}) {
+    if (!arguments.contains(name)) continue;
+    if (where) return fail(Errc::invalid_argument, "'host' and 'sysfsdev' exclude each other");
+    HANDOVER_ASSIGN(where, required_text(arguments, name));
+  }
+  if (!where)
+    return fail(
+        Errc::invalid_argument,
+        "'host' is missing: a PCI address such as \"0000:41:00.3\", or 'sysfsdev', a folder in sysfs");
+  return *where;
+}
 
 Result<std::string> socket_path_of(const json& arguments) {
   const auto at = arguments.find("socket");
@@ -73,15 +89,24 @@ json or_null(const std::optional<T>& value) {
 }  // namespace
 
 Result<vmm::DeviceOptions> device_arguments(const json& arguments) {
-  HANDOVER_TRY(only_members(
-      arguments, "device_add",
-      {"driver", "id", "socket", "addr", "dirty-page-tracking", "pre-copy-dirty-page-tracking"}));
-  HANDOVER_ASSIGN(const auto driver, required_text(arguments, "driver"));
-  if (driver != kDriver)
-    return fail(Errc::unsupported, "no driver '{:.80}'; devices are of driver '{}'", driver, kDriver);
+  HANDOVER_TRY(only_members(arguments, "device_add",
+                            {"driver", "id", "socket", "host", "sysfsdev", "addr", "dirty-page-tracking",
+                             "pre-copy-dirty-page-tracking"}));
   vmm::DeviceOptions device;
+  HANDOVER_ASSIGN(const auto driver, required_text(arguments, "driver"));
+  if (driver == kUserDriver) {
+    HANDOVER_ASSIGN(device.socket, socket_path_of(arguments));
+  } else if (driver == kKernelDriver) {
+    device.kind = vmm::DeviceOptions::Kind::vfio_pci;
+    HANDOVER_ASSIGN(device.host, host_of(arguments));
+  } else {
+    return fail(Errc::unsupported, "no driver '{:.80}'; devices are of driver '{}' or '{}'", driver,
+                kUserDriver, kKernelDriver);
+  }
+  for (const auto* name : {"socket", "host", "sysfsdev"})
+    if (arguments.contains(name) && (driver == kUserDriver) != (std::string_view(name) == "socket"))
+      return fail(Errc::invalid_argument, "driver '{}' has no property '{}'", driver, name);
   HANDOVER_ASSIGN(device.id, required_text(arguments, "id"));
-  HANDOVER_ASSIGN(device.socket, socket_path_of(arguments));
   HANDOVER_ASSIGN(device.slot, slot_of(arguments));
   HANDOVER_ASSIGN(device.dirty_tracking, tracking_of(arguments));
   HANDOVER_TRY(vmm::check_device(device));

@@ -199,6 +199,13 @@ Status KernelDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> 
   return set_irqs(uapi::kIrqSetDataEventfd, index, eventfds);
 }
 
+Status KernelDevice::unmask_irq(std::uint32_t index) {
+  uapi::IrqSet request{sizeof(uapi::IrqSet), uapi::kIrqSetDataNone | uapi::kIrqSetActionUnmask, index, 0, 1};
+  HANDOVER_TRY_CONTEXT(call(fd(), uapi::kDeviceSetIrqs, &request),
+                       "device `{}`: unmasking the interrupt of index {}", id_, index);
+  return {};
+}
+
 Status KernelDevice::reset() {
   auto done = call(fd(), uapi::kDeviceReset, nullptr);
   if (!done)

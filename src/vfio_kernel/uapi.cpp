@@ -27,6 +27,7 @@ static_assert(sizeof(CapabilityHeader) == sizeof(vfio_info_cap_header) &&
               kCapSparseMmap == VFIO_REGION_INFO_CAP_SPARSE_MMAP &&
               kCapRegionType == VFIO_REGION_INFO_CAP_TYPE);
 static_assert(kIrqSetDataNone == VFIO_IRQ_SET_DATA_NONE && kIrqSetDataEventfd == VFIO_IRQ_SET_DATA_EVENTFD &&
+              kIrqSetActionUnmask == VFIO_IRQ_SET_ACTION_UNMASK &&
               kIrqSetActionTrigger == VFIO_IRQ_SET_ACTION_TRIGGER);
 static_assert(kFeatureGet == VFIO_DEVICE_FEATURE_GET && kFeatureSet == VFIO_DEVICE_FEATURE_SET &&
               kFeatureProbe == VFIO_DEVICE_FEATURE_PROBE);

@@ -84,6 +84,7 @@ struct IrqSet {
 static_assert(sizeof(IrqSet) == 20);
 inline constexpr std::uint32_t kIrqSetDataNone = 1;
 inline constexpr std::uint32_t kIrqSetDataEventfd = 4;
+inline constexpr std::uint32_t kIrqSetActionUnmask = 16;
 inline constexpr std::uint32_t kIrqSetActionTrigger = 32;
 
 /// A capability in a chain; offsets are from the start of the structure that has the chain.

@@ -6,8 +6,13 @@
 namespace handover::vmm {
 namespace {
 
-// Smaller windows do not exist on PCI (memory BARs have 4 type bits).
+// Smaller windows do not exist on PCI: memory BARs have 4 type bits, I/O BARs 2.
 constexpr std::uint64_t kSmallestBar = 16;
+constexpr std::uint64_t kSmallestIoBar = 4;
+
+constexpr std::uint32_t type_mask(std::uint32_t bar) {
+  return (bar & pci::kBarIo) != 0 ? pci::kBarIoTypeMask : pci::kBarTypeMask;
+}
 
 constexpr bool within(std::uint32_t at, std::uint32_t start, std::uint32_t bytes) {
   return at >= start && at - start < bytes;
@@ -20,12 +25,13 @@ ConfigSpace::ConfigSpace(std::vector<std::byte> initial,
     : bytes_(std::move(initial)) {
   for (std::uint32_t i = 0; i < pci::kBars; ++i) {
     const std::uint32_t at = pci::kBar0 + 4 * i;
-    const std::uint32_t type = u32(at) & pci::kBarTypeMask;
+    const std::uint32_t type = u32(at) & type_mask(u32(at));
     const std::uint64_t size = region_sizes[i];
     const bool wide = (type & pci::kBarIo) == 0 && (type & pci::kBar64) != 0 && i + 1 < pci::kBars;
     store_le<std::uint32_t>(bytes_.data() + at, size > 0 ? type : 0);
     if (size > 0 && size <= std::uint64_t{1} << 62)
-      bar_sizes_[i] = std::bit_ceil(std::max(size, kSmallestBar));
+      bar_sizes_[i] =
+          std::bit_ceil(std::max(size, (type & pci::kBarIo) != 0 ? kSmallestIoBar : kSmallestBar));
     // The upper half of a 64-bit BAR is no BAR of its own.
     if (wide && size > 0) store_le<std::uint32_t>(bytes_.data() + pci::kBar0 + 4 * ++i, 0);
   }
@@ -53,7 +59,8 @@ std::uint8_t ConfigSpace::write_mask(std::uint32_t at) const {
   const std::uint32_t index = (at - pci::kBar0) / 4;
   const std::uint32_t shift = 8 * (at % 4);
   if (bar_sizes_[index] > 0) {
-    const std::uint64_t mask = ~(bar_sizes_[index] - 1) & ~std::uint64_t{pci::kBarTypeMask};
+    const std::uint64_t mask =
+        ~(bar_sizes_[index] - 1) & ~std::uint64_t{type_mask(u32(pci::kBar0 + 4 * index))};
     return static_cast<std::uint8_t>(mask >> shift);
   }
   if (index > 0 && bar(index - 1).wide)
@@ -82,7 +89,7 @@ BarDecode ConfigSpace::bar(std::uint32_t index) const {
   const std::uint32_t low = u32(pci::kBar0 + 4 * index);
   decode.memory = (low & pci::kBarIo) == 0;
   decode.wide = decode.memory && (low & pci::kBar64) != 0 && index + 1 < pci::kBars;
-  decode.address = low & ~std::uint32_t{decode.memory ? pci::kBarTypeMask : 0x3u};
+  decode.address = low & ~type_mask(low);
   if (decode.wide) decode.address |= std::uint64_t{u32(pci::kBar0 + 4 * (index + 1))} << 32;
   return decode;
 }

@@ -27,11 +27,13 @@ inline constexpr std::uint32_t kSubsystemId = 0x2e;
 inline constexpr std::uint32_t kRomBar = 0x30;
 inline constexpr std::uint32_t kCapabilities = 0x34;
 inline constexpr std::uint32_t kInterruptLine = 0x3c;
+inline constexpr std::uint32_t kInterruptPin = 0x3d;  // 0: none, 1 to 4: INTA to INTD
 inline constexpr std::uint32_t kBars = 6;
 inline constexpr std::uint32_t kHeaderBytes = 0x40;
 inline constexpr std::uint32_t kConfigBytes = 256;
 inline constexpr std::uint32_t kExpressConfigBytes = 4096;
 
+inline constexpr std::uint16_t kCommandIo = 0x0001;
 inline constexpr std::uint16_t kCommandMemory = 0x0002;
 inline constexpr std::uint16_t kCommandBusMaster = 0x0004;
 inline constexpr std::uint16_t kCommandWritable = 0x0547;
@@ -40,7 +42,8 @@ inline constexpr std::uint16_t kStatusCapabilities = 0x0010;
 
 inline constexpr std::uint32_t kBarIo = 0x1;
 inline constexpr std::uint32_t kBar64 = 0x4;
-inline constexpr std::uint32_t kBarTypeMask = 0xf;
+inline constexpr std::uint32_t kBarTypeMask = 0xf;    // of memory BARs
+inline constexpr std::uint32_t kBarIoTypeMask = 0x3;  // of I/O BARs
 
 inline constexpr std::uint8_t kCapabilityMsix = 0x11;
 inline constexpr std::uint32_t kMsixControl = 2;  // offsets in the capability
@@ -54,8 +57,8 @@ inline constexpr std::uint16_t kMsixSizeMask = 0x07ff;
 struct BarDecode {
   std::uint64_t size = 0;  ///< 0: no such BAR (or the upper half of a 64-bit one)
   std::uint64_t address = 0;
-  bool memory = true;
-  bool wide = false;  ///< 64 bits
+  bool memory = true;  ///< or I/O ports
+  bool wide = false;   ///< 64 bits
 };
 
 /// The configuration space of one device as the guest sees it.
@@ -83,6 +86,7 @@ class ConfigSpace {
 
   std::uint16_t command() const { return u16(pci::kCommand); }
   bool memory_enabled() const { return (command() & pci::kCommandMemory) != 0; }
+  bool io_enabled() const { return (command() & pci::kCommandIo) != 0; }
   BarDecode bar(std::uint32_t index) const;
 
   /// Offset of a capability in the standard list; 0 if there is none.  Ends on any list.

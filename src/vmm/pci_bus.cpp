@@ -23,4 +23,14 @@ void PciBus::write(std::uint64_t offset, std::span<const std::byte> from) {
   if (PciDevice* device = find(offset, from.size(), at)) device->config_write(at, from);
 }
 
+void PciBus::LineController::read(std::uint64_t, std::span<std::byte> to) {
+  std::ranges::fill(to, std::byte{0});
+}
+
+void PciBus::LineController::write(std::uint64_t offset, std::span<const std::byte> from) {
+  if (offset != lines::kEndOfInterrupt || from.size() != sizeof(std::uint32_t)) return;
+  const auto slot = load_le<std::uint32_t>(from.data());
+  if (slot < kPciSlots && pci_.slots_[slot]) pci_.slots_[slot]->end_of_interrupt();
+}
+
 }  // namespace handover::vmm

@@ -1,8 +1,5 @@
 #include "vmm/pci_device.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "handover/base/log.h"
@@ -37,6 +34,7 @@ Result<std::unique_ptr<PciDevice>> PciDevice::attach(vfio::Device& device, std::
   std::unique_ptr<PciDevice> self(new PciDevice(device, slot, wiring));
   HANDOVER_TRY_CONTEXT(self->read_config(), "device `{}`", device.id());
   HANDOVER_TRY_CONTEXT(self->find_msix(), "device `{}`", device.id());
+  HANDOVER_TRY_CONTEXT(self->find_intx(), "device `{}`", device.id());
   HANDOVER_TRY_CONTEXT(self->map_areas(), "device `{}`", device.id());
   HANDOVER_TRY_CONTEXT(self->map_ram(), "device `{}`", device.id());
   if (wiring.peers) wiring.peers->join(device);
@@ -51,9 +49,9 @@ void PciDevice::withdraw() {
 PciDevice::~PciDevice() {
   withdraw();
   watches_.clear();
+  line_watch_.reset();
   if (device_.lost()) return;
-  if (eventfds_installed_)
-    if (auto done = install_eventfds(false); !done) log::debug("detaching: {}", done.error().to_string());
+  drop_interrupts();
   for (const auto& range : mapped_ram_)
     if (auto done = device_.dma_unmap(range); !done)
       log::debug("detaching device `{}`: {}", device_.id(), done.error().to_string());
@@ -63,11 +61,15 @@ Status PciDevice::read_config() {
   if ((device_.info().flags & vfio::kDeviceFlagPci) == 0 || device_.info().num_regions <= vfio::kRegionConfig)
     return fail(Errc::unsupported, "it is no PCI device");
   const std::uint64_t there = device_.region(vfio::kRegionConfig).size;
-  if (there < pci::kConfigBytes)
-    return fail(Errc::device, "its config space has {} bytes instead of {}", there, pci::kConfigBytes);
+  if (there < pci::kHeaderBytes)
+    return fail(Errc::device, "its config space has {} bytes; the header alone has {}", there,
+                pci::kHeaderBytes);
+  // Some have a little less than a whole one (Linux's mtty: 255 bytes); what is missing reads as zeros.
   const std::size_t size = there >= pci::kExpressConfigBytes ? pci::kExpressConfigBytes : pci::kConfigBytes;
   std::vector<std::byte> initial(size);
-  HANDOVER_TRY_CONTEXT(device_.region_read(vfio::kRegionConfig, 0, initial), "reading its config space");
+  HANDOVER_TRY_CONTEXT(device_.region_read(vfio::kRegionConfig, 0,
+                                           std::span(initial).first(std::min<std::uint64_t>(size, there))),
+                       "reading its config space");
   if ((std::to_integer<unsigned>(initial[pci::kHeaderType]) & 0x7f) != 0)
     return fail(Errc::unsupported, "its config header is of type {}; only type 0 (no bridge) can be attached",
                 std::to_integer<unsigned>(initial[pci::kHeaderType]) & 0x7f);
@@ -77,42 +79,6 @@ Status PciDevice::read_config() {
     if (sizes[i] > 0) regions_[i] = std::make_unique<Region>(device_, vfio::kRegionBar0 + i);
   }
   config_ = ConfigSpace(std::move(initial), sizes);
-  return {};
-}
-
-Status PciDevice::find_msix() {
-  const std::uint32_t at = config_.msix();
-  if (at == 0 || device_.info().num_irqs <= vfio::kIrqMsix) return {};
-  const std::uint32_t vectors = (config_.msix_control() & pci::kMsixSizeMask) + 1u;
-  const std::uint32_t offered = device_.irq(vfio::kIrqMsix).count;
-  if (offered < vectors)
-    return fail(Errc::device, "its MSI-X capability has {} vectors and its interrupts are {}", vectors,
-                offered);
-
-  auto place = [&](std::uint32_t reg, std::uint64_t bytes, std::uint32_t& bar,
-                   std::uint64_t& offset) -> Status {
-    const std::uint32_t value = config_.u32(at + reg);
-    bar = value & 7;
-    offset = value & ~7u;
-    if (bar >= pci::kBars || !range_fits(offset, bytes, device_.region(vfio::kRegionBar0 + bar).size))
-      return fail(Errc::device, "its MSI-X capability points outside its BARs (BAR {}, offset {:#x})", bar,
-                  offset);
-    return {};
-  };
-  HANDOVER_TRY(place(pci::kMsixTable, std::uint64_t{vectors} * MsixTable::kEntryBytes, msix_place_.table_bar,
-                     msix_place_.table_offset));
-  HANDOVER_TRY(place(pci::kMsixPba, (vectors + 7) / 8, msix_place_.pending_bar, msix_place_.pending_offset));
-
-  msix_ = std::make_unique<MsixTable>(vectors, wiring_.interrupt_sink);
-  table_window_ = std::make_unique<TableWindow>(*msix_);
-  pending_window_ = std::make_unique<PendingWindow>(*msix_);
-  for (std::uint32_t vector = 0; vector < vectors; ++vector) {
-    eventfds_.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!eventfds_.back()) return fail_errno(errno, "cannot make an eventfd for MSI-X vector {}", vector);
-  }
-  for (std::uint32_t vector = 0; vector < vectors; ++vector)
-    watches_.push_back(std::make_unique<EventWatch>(wiring_.interrupts, eventfds_[vector].get(),
-                                                    [this, vector] { drain(vector); }));
   return {};
 }
 
@@ -159,17 +125,21 @@ void PciDevice::config_read(std::uint32_t at, std::span<std::byte> to) {
 }
 
 void PciDevice::config_write(std::uint32_t at, std::span<const std::byte> from) {
-  const bool memory_before = config_.memory_enabled();
+  const auto command_before = config_.command();
   config_.write_emulated(at, from);
   forward_write(at, from);
   const auto touches = [&](std::uint32_t start, std::uint32_t bytes) {
     return at < start + bytes && start < at + from.size();
   };
-  if (touches(pci::kBar0, 4 * pci::kBars) || memory_before != config_.memory_enabled()) {
+  const auto command_changed = static_cast<std::uint16_t>(command_before ^ config_.command());
+  if (touches(pci::kBar0, 4 * pci::kBars) ||
+      (command_changed & (pci::kCommandMemory | pci::kCommandIo)) != 0) {
     update_windows();
     if (wiring_.peers)
       if (auto done = wiring_.peers->sync(); !done) log::warn("{}", done.error().to_string());
   }
+  if (intx_ && (command_changed & pci::kCommandIntxDisable) != 0)
+    intx_->set_disabled((config_.command() & pci::kCommandIntxDisable) != 0);
   if (msix_ && touches(config_.msix() + pci::kMsixControl, 2)) update_msix();
 }
 
@@ -196,50 +166,6 @@ void PciDevice::forward_write(std::uint32_t at, std::span<const std::byte> from)
     }
     i += run;
   }
-}
-
-Status PciDevice::install_eventfds(bool on) {
-  std::vector<int> fds;
-  if (on)
-    for (const auto& fd : eventfds_)
-      fds.push_back(fd.get());
-  HANDOVER_TRY_CONTEXT(device_.set_irq_eventfds(vfio::kIrqMsix, fds), "device `{}`: {} its MSI-X interrupts",
-                       device_.id(), on ? "enabling" : "disabling");
-  eventfds_installed_ = on;
-  return {};
-}
-
-void PciDevice::update_msix() {
-  const bool on = (config_.msix_control() & MsixTable::kControlEnable) != 0;
-  // On: the table is ready before the first eventfd.  Off: what was signalled before still counts.
-  if (on != eventfds_installed_ && !on) {
-    if (auto done = install_eventfds(false); !done) log::warn("{}", done.error().to_string());
-    collect_interrupts();
-  }
-  msix_->set_control(config_.msix_control());
-  if (on != eventfds_installed_ && on)
-    if (auto done = install_eventfds(true); !done) log::warn("{}", done.error().to_string());
-}
-
-void PciDevice::drain(std::uint32_t vector) {
-  std::lock_guard lock(drain_mutex_);
-  std::uint64_t count = 0;
-  if (::read(eventfds_[vector].get(), &count, sizeof count) == sizeof count && count > 0)
-    msix_->raise(vector);
-}
-
-void PciDevice::collect_interrupts() {
-  for (std::uint32_t vector = 0; vector < eventfds_.size(); ++vector)
-    drain(vector);
-}
-
-Status PciDevice::change(RunState, RunState to) {
-  if (!msix_) return {};
-  if (to == RunState::running)
-    msix_->thaw();
-  else
-    msix_->freeze();
-  return {};
 }
 
 }  // namespace handover::vmm

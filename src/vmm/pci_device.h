@@ -15,6 +15,7 @@
 #include "vmm/address_space.h"
 #include "vmm/config_space.h"
 #include "vmm/event_watch.h"
+#include "vmm/intx_line.h"
 #include "vmm/msix.h"
 #include "vmm/peer_mappings.h"
 
@@ -23,13 +24,15 @@ namespace handover::vmm {
 /// A VFIO device in a slot of the machine's PCI bus: what the guest sees of it and what the VMM keeps of it.
 ///
 /// BARs, command register and MSI-X live here; other config accesses and register accesses go to the device.
-/// Memory BARs are in the address space while memory decoding is on: mappable areas directly, the MSI-X table
-/// and its pending bits from MsixTable, the rest by region access.  Without an IOMMU for the guest all its
+/// Memory BARs are in the address space while memory decoding is on: mappable areas of a file directly, the
+/// MSI-X table and its pending bits from MsixTable, the rest by region access; I/O BARs, while that is on, in
+/// the window of the ports.  Without an IOMMU for the guest all its
 /// RAM is mapped for the device's DMA as long as this object lives, and its mappable areas for the DMA of its
 /// peers, if the machine has peer to peer on.
 ///
 /// Interrupts: one eventfd a vector, watched on `interrupts` (a loop with a thread of its own), installed at
-/// the device while MSI-X is on.  While the machine does not run they become pending bits.
+/// the device while MSI-X is on; otherwise that of its line, if it has one.  While the machine does not run
+/// they become pending bits, and a line that stays up.
 ///
 /// Guest accesses and withdraw() follow AddressSpace's rule of ownership.  So do load() and apply(), but
 /// those of several devices may run side by side: windows and peers' mappings are changed under leaf locks.
@@ -63,6 +66,8 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
   /// Guest accesses to config space; the range fits.
   void config_read(std::uint32_t at, std::span<std::byte> to);
   void config_write(std::uint32_t at, std::span<const std::byte> from);
+  /// The guest has handled what the device's interrupt line told it.
+  void end_of_interrupt();
 
   // vfio::DeviceConfig
   Status save(StreamWriter& out) override;
@@ -120,15 +125,21 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
   PciDevice(vfio::Device& device, std::uint32_t slot, const Wiring& wiring);
   Status read_config();
   Status find_msix();
+  Status find_intx();
   Status map_areas();
   Status map_ram();
   void update_windows();
   void publish_areas();
   void add_bar_windows(std::uint32_t index, const BarDecode& decode);
+  std::uint32_t interrupt_pin() const;
   Status install_eventfds(bool on);
+  Status install_line(bool on);
+  Status use_interrupts(bool msix);
+  void drop_interrupts();
   void update_msix();
   void forward_write(std::uint32_t at, std::span<const std::byte> from);
   void drain(std::uint32_t vector);
+  void drain_line();
   Status check_identity(std::span<const std::byte> theirs) const;
   void adopt(std::span<const std::byte> theirs);
 
@@ -143,9 +154,13 @@ class PciDevice final : public vfio::DeviceConfig, public RunStateListener {
   std::array<std::unique_ptr<Region>, pci::kBars> regions_;
   std::vector<DirectArea> direct_areas_;
   std::vector<vfio::IovaRange> mapped_ram_;
+  std::unique_ptr<IntxLine> intx_;  // null: the device has none
   bool eventfds_installed_ = false;
+  bool line_installed_ = false;
   std::mutex drain_mutex_;  // makes "read the eventfd, raise the vector" one step
   std::vector<UniqueFd> eventfds_;
+  UniqueFd line_eventfd_;
+  std::unique_ptr<EventWatch> line_watch_;
   std::vector<std::unique_ptr<EventWatch>> watches_;  // last: no callback into members that are gone
 };
 

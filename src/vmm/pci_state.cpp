@@ -9,7 +9,7 @@ namespace handover::vmm {
 namespace {
 
 constexpr std::uint32_t kStateVersion = 2;
-constexpr int kInterruptLines = 4;
+constexpr std::uint32_t kInterruptLines = 4;
 
 std::uint16_t word(std::span<const std::byte> bytes, std::uint32_t at) {
   return load_le<std::uint16_t>(bytes.data() + at);
@@ -24,8 +24,8 @@ Status PciDevice::save(StreamWriter& out) {
   // The copy, not the device: a device in STOP_COPY may refuse every region access.
   out.be32(kStateVersion);
   out.bytes(config_.bytes());
-  for (int line = 0; line < kInterruptLines; ++line)
-    out.be32(0);  // INTx is never wired
+  for (std::uint32_t line = 0; line < kInterruptLines; ++line)
+    out.be32(intx_ && intx_->level() && line == interrupt_pin() ? 1 : 0);
   if (msix_) {
     std::vector<std::byte> table(msix_->table_bytes());
     std::vector<std::byte> pending(msix_->pending_bytes());
@@ -45,15 +45,19 @@ Status PciDevice::load(StreamReader& in) {
   std::vector<std::byte> theirs(config_.size());
   HANDOVER_TRY_CONTEXT(in.bytes(theirs), "device `{}`: its config space", device_.id());
   HANDOVER_TRY(check_identity(theirs));
-  for (int line = 0; line < kInterruptLines; ++line) {
-    HANDOVER_ASSIGN_CONTEXT(const std::uint32_t level, in.be32(), "device `{}`: its interrupt lines",
+  bool level = false;
+  for (std::uint32_t line = 0; line < kInterruptLines; ++line) {
+    HANDOVER_ASSIGN_CONTEXT(const std::uint32_t raised, in.be32(), "device `{}`: its interrupt lines",
                             device_.id());
-    if (level != 0)
-      return fail(
-          Errc::unsupported,
-          "device `{}` has its interrupt line INT{} raised in the stream; this machine wires MSI-X only",
-          device_.id(), static_cast<char>('A' + line));
+    if (raised == 0) continue;
+    if (raised != 1 || !intx_ || line != interrupt_pin())
+      return fail(Errc::protocol, "device `{}` has its interrupt line INT{} at {} in the stream; {}",
+                  device_.id(), static_cast<char>('A' + line), raised,
+                  intx_ ? fmt::format("here it uses INT{}", static_cast<char>('A' + interrupt_pin()))
+                        : "here it has none");
+    level = true;
   }
+  if (intx_) intx_->restore(level);
   if (msix_) {
     std::vector<std::byte> table(msix_->table_bytes());
     std::vector<std::byte> pending(msix_->pending_bytes());
@@ -95,7 +99,7 @@ Status PciDevice::check_identity(std::span<const std::byte> theirs) const {
     const BarDecode bar = config_.bar(i);
     if (bar.size == 0) continue;
     const std::uint32_t at = pci::kBar0 + 4 * i;
-    const std::uint32_t type_mask = bar.memory ? pci::kBarTypeMask : 0x3;
+    const std::uint32_t type_mask = bar.memory ? pci::kBarTypeMask : pci::kBarIoTypeMask;
     if ((long_word(ours, at) & type_mask) != (long_word(theirs, at) & type_mask))
       return fail(Errc::mismatch, "device `{}` has BAR {} of type {:#x} here and {:#x} in the stream",
                   device_.id(), i, long_word(ours, at) & type_mask, long_word(theirs, at) & type_mask);
@@ -137,12 +141,11 @@ Status PciDevice::apply() {
   update_windows();
   // Before any device runs, and while a failure can still be told to the source.
   if (wiring_.peers) HANDOVER_TRY(wiring_.peers->sync());
+  if (intx_) intx_->set_disabled((config_.command() & pci::kCommandIntxDisable) != 0);
   if (!msix_) return {};
   HANDOVER_TRY(put(config_.msix() + pci::kMsixControl, 2));
   msix_->set_control(config_.msix_control());
-  const bool on = (config_.msix_control() & MsixTable::kControlEnable) != 0;
-  if (on != eventfds_installed_) HANDOVER_TRY(install_eventfds(on));
-  return {};
+  return use_interrupts((config_.msix_control() & MsixTable::kControlEnable) != 0);
 }
 
 }  // namespace handover::vmm

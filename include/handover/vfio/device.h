@@ -115,6 +115,12 @@ class Device {
   /// Installs one eventfd a vector from vector 0 up (-1: none); an empty list disables the index.
   /// The device keeps duplicates.
   virtual Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) = 0;
+  /// Lets vector 0 of an index that masks itself when it signals (kIrqAutomasked) signal again, which it does
+  /// at once if its cause is still there.  Any thread.
+  virtual Status unmask_irq(std::uint32_t index) {
+    (void)index;
+    return {};
+  }
   virtual Status reset() = 0;
 
   virtual Status dma_map(const DmaMapping& mapping) = 0;

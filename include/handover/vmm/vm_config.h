@@ -4,8 +4,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "handover/base/cancel.h"
@@ -14,6 +12,7 @@
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio/device.h"
 #include "handover/vfio/dma_dirty_source.h"
+#include "handover/vmm/device_options.h"
 
 namespace handover::vmm {
 
@@ -29,36 +28,12 @@ struct GuestOptions {
   bool operator==(const GuestOptions&) const = default;
 };
 
-/// One device of the machine.
-struct DeviceOptions {
-  std::string id;      ///< the user's name for it
-  std::string socket;  ///< of its vfio-user server
-  /// PCI slot, 1 to kMaxDevices; 0: the lowest that is free.
-  std::uint32_t slot = 0;
-  /// How it is learnt what it writes by DMA.  Without a tracker named: the machine's, else the best.
-  vfio::DirtyTrackingOptions dirty_tracking = {};
-
-  bool operator==(const DeviceOptions&) const = default;
-};
-
 /// Makes the device that the options describe.
 using ConnectDevice = std::function<Result<std::unique_ptr<vfio::Device>>(const DeviceOptions&, GuestMemory&,
                                                                           const CancelToken&)>;
-/// The usual way: a client of the vfio-user server at the option's socket.
+/// The usual way: a client of the vfio-user server at the option's socket, or the kernel's VFIO.
 Result<std::unique_ptr<vfio::Device>> connect_device(const DeviceOptions& options, GuestMemory& memory,
                                                      const CancelToken& cancel);
-
-/// The longest id of a device; also what the stream has room for.
-inline constexpr std::size_t kMaxDeviceId = 63;
-/// PCI slots 1 to 31.
-inline constexpr std::size_t kMaxDevices = 31;
-
-/// Parses `vfio-user,socket=PATH,id=NAME` and what may follow: `slot=N`,
-/// `dirty-page-tracking=auto|device|iommufd|type1|all`, `pre-copy-dirty-page-tracking=on|off` (keys in any
-/// order).  A failure shows the correct spelling.
-Result<DeviceOptions> parse_device_option(std::string_view text);
-/// Whether one device alone is described well: id, socket, slot.
-Status check_device(const DeviceOptions& device);
 
 /// A machine to be made.  Devices without a slot take the free ones in their order; a device's section of the
 /// stream is `0000:00:SS.0/vfio`.

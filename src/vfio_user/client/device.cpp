@@ -128,6 +128,10 @@ Status ClientDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> 
   return {};
 }
 
+Status ClientDevice::unmask_irq(std::uint32_t index) {
+  return set_irqs({20, kIrqDataNone | kIrqActionUnmask, index, 0, 1}, {});
+}
+
 Status ClientDevice::reset() {
   if (!(info_.flags & vfio::kDeviceFlagReset)) return fail(Errc::unsupported, "{} cannot be reset", name_);
   HANDOVER_TRY(connection_.call(Command::device_reset, {}));

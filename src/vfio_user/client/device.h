@@ -31,6 +31,7 @@ class ClientDevice final : public vfio::Device {
   vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override;
 
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override;
+  Status unmask_irq(std::uint32_t index) override;
   Status reset() override;
   Status dma_map(const vfio::DmaMapping& mapping) override;
   Status dma_unmap(const vfio::IovaRange& range) override;

@@ -15,34 +15,49 @@ std::vector<std::uint32_t> PciSetup::find(std::uint16_t vendor, std::uint16_t de
   return slots;
 }
 
+// A BAR that we place is below 4 GiB, so the low half tells its size.
+std::uint64_t PciSetup::size_bar(Gpa reg, std::uint32_t type_mask) {
+  bus_.store<std::uint32_t>(reg, 0xffffffff);
+  const std::uint32_t mask = bus_.load<std::uint32_t>(reg) & ~type_mask;
+  bus_.store<std::uint32_t>(reg, 0);
+  return mask == 0 ? 0 : std::uint64_t{~mask} + 1;
+}
+
 bool PciSetup::place_bars(std::uint32_t slot) {
   for (std::uint32_t i = 0; i < pci::kBars; ++i) {
     const Gpa reg = at(slot, pci::kBar0 + 4 * i);
     const auto type = bus_.load<std::uint32_t>(reg);
     const bool io = (type & pci::kBarIo) != 0;
     const bool wide = !io && (type & pci::kBar64) != 0 && i + 1 < pci::kBars;
-    bus_.store<std::uint32_t>(reg, 0xffffffff);
-    // A BAR that we place is below 4 GiB, so the low half tells its size.
-    const std::uint32_t mask = bus_.load<std::uint32_t>(reg) & ~pci::kBarTypeMask;
+    const std::uint64_t size = size_bar(reg, io ? pci::kBarIoTypeMask : pci::kBarTypeMask);
     if (wide) ++i;
-    if (io || mask == 0) {
-      bus_.store<std::uint32_t>(reg, 0);
-      continue;
-    }
-    const std::uint64_t size = std::uint64_t{~mask} + 1;
-    const std::uint64_t start = align_up(next_, size);
-    if (!range_fits(start, size, kEcamBase)) return false;
+    if (size == 0) continue;
+    auto& next = io ? next_port_ : next_;
+    const std::uint64_t start = align_up(next, size);
+    if (!range_fits(start, size, io ? kPorts : kEcamBase)) return false;
     bus_.store<std::uint32_t>(reg, static_cast<std::uint32_t>(start));
     if (wide) bus_.store<std::uint32_t>(reg + 4, 0);
-    next_ = align_up(start + size, kPageSize);
+    next = io ? start + size : align_up(start + size, kPageSize);
   }
-  bus_.store<std::uint16_t>(at(slot, pci::kCommand),
-                            pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandIntxDisable);
+  bus_.store<std::uint16_t>(at(slot, pci::kCommand), pci::kCommandIo | pci::kCommandMemory |
+                                                         pci::kCommandBusMaster | pci::kCommandIntxDisable);
   return true;
 }
 
 std::uint64_t PciSetup::bar(std::uint32_t slot, std::uint32_t index) {
   return bus_.load<std::uint32_t>(at(slot, pci::kBar0 + 4 * index)) & ~pci::kBarTypeMask;
+}
+
+std::uint64_t PciSetup::ports(std::uint32_t slot, std::uint32_t index) {
+  const auto value = bus_.load<std::uint32_t>(at(slot, pci::kBar0 + 4 * index));
+  const std::uint32_t port = value & ~pci::kBarIoTypeMask;
+  return (value & pci::kBarIo) != 0 && port != 0 && port < kPorts ? kPortBase.value + port : 0;
+}
+
+void PciSetup::enable_line(std::uint32_t slot) {
+  const auto command = bus_.load<std::uint16_t>(at(slot, pci::kCommand));
+  bus_.store<std::uint16_t>(at(slot, pci::kCommand),
+                            static_cast<std::uint16_t>(command & ~pci::kCommandIntxDisable));
 }
 
 std::uint8_t PciSetup::find_capability(std::uint32_t slot, std::uint8_t id) {

@@ -4,6 +4,9 @@
 #include <bit>
 #include <cstdlib>
 
+#include "vmm/intx_line.h"
+#include "vmm/synthetic/uart.h"
+
 namespace handover::vmm::synthetic {
 namespace {
 
@@ -63,6 +66,11 @@ Status Program::boot() {
     registers_.device_count = static_cast<std::uint32_t>(registers_.devices.size());
     HANDOVER_TRY(driver(registers_.device_count - 1).set_up(pci));
   }
+  for (const std::uint32_t slot : pci.find(kUartVendor, kUartDevice)) {
+    registers_.uarts.emplace_back().slot = slot;
+    registers_.uart_count = static_cast<std::uint32_t>(registers_.uarts.size());
+    HANDOVER_TRY(uart(registers_.uart_count - 1).set_up(pci));
+  }
   registers_.booted = true;
   return {};
 }
@@ -74,13 +82,19 @@ Status Program::take_interrupts() {
       registers_.interrupt_requests[word] &= registers_.interrupt_requests[word] - 1;
       const std::uint32_t vector = 64 * word + bit;
       ++registers_.interrupts;
-      const std::uint32_t device = (vector - kFirstVector) / 2;
-      if (vector >= kFirstVector && vector == device_vector(device) && device < registers_.device_count)
-        HANDOVER_TRY(driver(device).on_interrupt());
-      else
-        ++registers_.spurious_interrupts;
+      HANDOVER_TRY(take_interrupt(vector));
     }
   }
+  return {};
+}
+
+Status Program::take_interrupt(std::uint32_t vector) {
+  const std::uint32_t device = (vector - kFirstVector) / 2;
+  if (vector >= kFirstVector && vector == device_vector(device) && device < registers_.device_count)
+    return driver(device).on_interrupt();
+  for (std::uint32_t i = 0; i < registers_.uart_count; ++i)
+    if (vector == lines::kLineVector + registers_.uarts[i].slot) return uart(i).on_interrupt();
+  ++registers_.spurious_interrupts;
   return {};
 }
 
@@ -89,6 +103,8 @@ Status Program::drive_devices(std::uint64_t elapsed) {
     HANDOVER_TRY(driver(i).poll());
     if (!verification_) HANDOVER_TRY(driver(i).submit(elapsed));
   }
+  for (std::uint32_t i = 0; i < registers_.uart_count && !verification_; ++i)
+    HANDOVER_TRY(uart(i).work(elapsed));
   return {};
 }
 
@@ -123,18 +139,27 @@ Status Program::verify() {
     state.report.pages = state.next_page;
     return {};
   }
+  const std::uint32_t devices = registers_.device_count + registers_.uart_count;
+  if (state.device < devices) HANDOVER_TRY(verify_device(state));
+  state.done = state.device == devices;
+  return {};
+}
+
+Status Program::verify_device(VerificationState& state) {
+  bool running = false;
   if (state.device < registers_.device_count) {
     HANDOVER_ASSIGN(const bool through, driver(state.device).verify(state.of_device));
     if (!through) return {};
     state.report.device_slots += state.of_device.slots_checked;
-    if (driver(state.device).running())
-      ++state.report.devices;
-    else
-      ++state.report.devices_lost;
-    state.of_device = {};
-    ++state.device;
+    running = driver(state.device).running();
+  } else {
+    auto of = uart(state.device - registers_.device_count);
+    HANDOVER_TRY(of.verify());
+    running = of.running();
   }
-  state.done = state.device == registers_.device_count;
+  ++(running ? state.report.devices : state.report.devices_lost);
+  state.of_device = {};
+  ++state.device;
   return {};
 }
 

@@ -11,13 +11,14 @@
 #include "vmm/synthetic/layout.h"
 #include "vmm/synthetic/memory_workload.h"
 #include "vmm/synthetic/registers.h"
+#include "vmm/synthetic/uart_driver.h"
 
 namespace handover::vmm::synthetic {
 
 /// How far a verification has come.
 struct VerificationState {
   std::uint64_t next_page = 0;
-  std::uint32_t device = 0;
+  std::uint32_t device = 0;  // accelerators, then UARTs
   AcceleratorDriver::Verification of_device;
   bool done = false;
   VerifyReport report;
@@ -51,10 +52,13 @@ class Program {
  private:
   Status boot();
   Status take_interrupts();
+  Status take_interrupt(std::uint32_t vector);
   Status drive_devices(std::uint64_t elapsed);
   Status work_on_memory(std::uint64_t elapsed);
   Status verify();
+  Status verify_device(VerificationState& state);
   AcceleratorDriver driver(std::uint32_t index);
+  UartDriver uart(std::uint32_t index) { return {bus_, registers_, index}; }
 
   GuestRam ram_;
   AddressSpace& bus_;

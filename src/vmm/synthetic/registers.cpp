@@ -2,6 +2,7 @@
 
 #include "vmm/pci_bus.h"
 #include "vmm/synthetic/content.h"
+#include "vmm/synthetic/uart.h"
 
 namespace handover::vmm::synthetic {
 
@@ -11,7 +12,7 @@ std::uint64_t Registers::next_random() {
 }
 
 // Version 2 lays the guest's memory out differently (P2P) and version 3 has an IOMMU's state for each device,
-// so that earlier ones cannot be gone on with.
+// so that earlier ones cannot be gone on with.  Version 4 knows UARTs.
 const std::shared_ptr<const vmstate::Description>& Registers::description() {
   static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 3, 3)
                                  .field("state", &DeviceRegisters::state)
@@ -31,8 +32,18 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
                                  .field("peer_tried", &DeviceRegisters::peer_tried)
                                  .field("unmapped", &DeviceRegisters::unmapped)
                                  .done();
+  static const auto uart = vmstate::Describe<UartRegisters>("synthetic-vcpu-uart", 4, 4)
+                               .field("state", &UartRegisters::state)
+                               .field("slot", &UartRegisters::slot)
+                               .field("ports", &UartRegisters::ports)
+                               .field("sent", &UartRegisters::sent)
+                               .field("received", &UartRegisters::received)
+                               .field("rounds", &UartRegisters::rounds)
+                               .field("credit", &UartRegisters::credit)
+                               .field("waiting_since", &UartRegisters::waiting_since)
+                               .done();
   static const auto registers =
-      vmstate::Describe<Registers>("synthetic-vcpu", 3, 3)
+      vmstate::Describe<Registers>("synthetic-vcpu", 4, 3)
           .field("ram_size", &Registers::ram_size)
           .field("working_set_pages", &Registers::working_set_pages)
           .field("device_limit", &Registers::device_limit)
@@ -65,9 +76,25 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
           .field("interrupt_requests", &Registers::interrupt_requests)
           .field("device_count", &Registers::device_count)
           .sized_array("devices", &Registers::devices, &Registers::device_count, kMaxDevices, device)
+          .field("uart_count", &Registers::uart_count, {.since = 4})
+          .sized_array("uarts", &Registers::uarts, &Registers::uart_count, kMaxDevices, uart, {.since = 4})
           .done();
   return registers;
 }
+
+namespace {
+
+Status check_uart(const UartRegisters& uart) {
+  if (uart.state != DeviceRegisters::kRunning && uart.state != DeviceRegisters::kLost)
+    return fail(Errc::protocol, "the driver of a UART is in state {}, which does not exist", uart.state);
+  if (uart.slot == 0 || uart.slot >= kPciSlots)
+    return fail(Errc::protocol, "a UART is in PCI slot {}", uart.slot);
+  if (uart.received > uart.sent || uart.sent - uart.received > kUartFifo)
+    return fail(Errc::protocol, "{} bytes went to a UART and {} came back", uart.sent, uart.received);
+  return {};
+}
+
+}  // namespace
 
 Status Registers::check(std::uint64_t ram_size_here) const {
   if (ram_size != ram_size_here)
@@ -98,6 +125,11 @@ Status Registers::check(std::uint64_t ram_size_here) const {
       return fail(Errc::protocol, "job {} is said to touch a peer and {} are submitted", device.peer_job,
                   device.submitted);
   }
+  if (uarts.size() != uart_count || device_count + uart_count > kMaxDevices)
+    return fail(Errc::protocol, "{} accelerators and {} UARTs are driven, at most {} devices can be",
+                device_count, uart_count, kMaxDevices);
+  for (const auto& uart : uarts)
+    HANDOVER_TRY(check_uart(uart));
   return {};
 }
 

@@ -34,6 +34,18 @@ struct DeviceRegisters {
   std::uint64_t unmapped = 0;    ///< jobs whose buffers the IOMMU has been told to forget
 };
 
+/// What the driver of one UART keeps in registers.
+struct UartRegisters {
+  std::uint32_t state = 0;  ///< as DeviceRegisters
+  std::uint32_t slot = 0;
+  std::uint64_t ports = 0;     ///< guest address of its registers
+  std::uint64_t sent = 0;      ///< bytes, since the start
+  std::uint64_t received = 0;  ///< of these, come back and found right
+  std::uint64_t rounds = 0;
+  std::uint64_t credit = 0;         ///< in billionths of a round
+  std::uint64_t waiting_since = 0;  ///< for the interrupt that tells of what was sent; 0: it has come
+};
+
 /// The synthetic CPU's registers: the whole state of its program.  Everything else is in guest memory.
 ///
 /// The program's settings are among them, so that a guest that has moved goes on as it was told at its start.
@@ -74,6 +86,8 @@ struct Registers {
   std::array<std::uint64_t, 4> interrupt_requests{};  ///< one bit a vector, raised and not yet taken
   std::uint32_t device_count = 0;
   std::vector<DeviceRegisters> devices;
+  std::uint32_t uart_count = 0;
+  std::vector<UartRegisters> uarts;
 
   /// Of the program's own random numbers: the next one.
   std::uint64_t next_random();
@@ -83,7 +97,8 @@ struct Registers {
   Status check(std::uint64_t ram_size_here) const;
 };
 
-/// Interrupt vectors of the guest: two for each device.
+/// Interrupt vectors of the guest: two for each accelerator; lines have those that the platform gives them
+/// (intx_line.h).
 inline constexpr std::uint32_t kFirstVector = 32;
 inline constexpr std::uint32_t device_vector(std::uint32_t device) {
   return kFirstVector + 2 * device;

@@ -231,11 +231,17 @@ void SyntheticVcpu::publish() {
   report.spurious_interrupts = from.spurious_interrupts;
   report.interrupts_lost = from.interrupts_lost;
   report.mismatches = from.mismatches;
-  report.devices = from.device_count;
-  for (std::uint32_t i = 0; i < from.device_count; ++i) {
-    if (from.devices[i].state != DeviceRegisters::kLost) continue;
+  report.devices = from.device_count + from.uart_count;
+  const auto count = [&](std::uint32_t index, std::uint32_t state) {
+    if (state != DeviceRegisters::kLost) return;
     ++report.devices_lost;
-    report.lost_mask |= 1u << i;
+    report.lost_mask |= 1u << index;
+  };
+  for (std::uint32_t i = 0; i < from.device_count; ++i)
+    count(i, from.devices[i].state);
+  for (std::uint32_t i = 0; i < from.uart_count; ++i) {
+    count(from.device_count + i, from.uarts[i].state);
+    report.uart_bytes += from.uarts[i].received;
   }
   std::lock_guard lock(report_mutex_);
   report_ = report;
