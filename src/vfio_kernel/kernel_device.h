@@ -34,6 +34,7 @@ class KernelDevice final : public vfio::Device {
   vfio::MigrationProtocol* migration() override { return migration_.get(); }
   std::string migration_blocker() const override { return blocker_; }
   vfio::DmaLog* dma_log() override { return dma_log_ ? &*dma_log_ : nullptr; }
+  std::vector<vfio::TrackerOffer> iommu_offers() override { return opened_.space->offers(); }
 
   bool lost() const override { return false; }
   void on_lost(std::function<void(std::string reason)>) override {}

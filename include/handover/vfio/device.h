@@ -18,6 +18,8 @@
 
 namespace handover::vfio {
 
+struct TrackerOffer;  // dma_tracker.h
+
 /// A DMA mapping: the device sees `size` bytes of the file at `iova`.
 struct DmaMapping {
   Iova iova;
@@ -142,6 +144,9 @@ class Device {
   virtual std::string migration_blocker() const = 0;
   /// Null: the device keeps no log of its DMA.
   virtual DmaLog* dma_log() = 0;
+  /// What the host's IOMMU before the device has to offer for dirty tracking: for TrackerKind::iommufd and
+  /// TrackerKind::type1 a tracker each, or the reason why there is none.  Trackers do not outlive the device.
+  virtual std::vector<TrackerOffer> iommu_offers();
 
   /// True once the device is gone for good.
   virtual bool lost() const = 0;
