@@ -43,6 +43,7 @@ json guest_json(const vmm::GuestReport& report) {
           {"iommu-mappings", report.iommu_mappings},
           {"iommu-faults", report.iommu_faults},
           {"uart-bytes", report.uart_bytes},
+          {"edu-rounds", report.edu_rounds},
           {"interrupts", report.interrupts},
           {"interrupts-lost", report.interrupts_lost},
           {"mismatches", report.mismatches},

@@ -1,6 +1,15 @@
 #include "handover/vfio/device.h"
 
+#include "handover/vfio/dma_tracker.h"
+
 namespace handover::vfio {
+
+std::vector<TrackerOffer> Device::iommu_offers() {
+  std::vector<TrackerOffer> offers;
+  offers.push_back({TrackerKind::iommufd, nullptr, "iommufd is not in use"});
+  offers.push_back({TrackerKind::type1, nullptr, "no type1 container is in use"});
+  return offers;
+}
 
 void Device::dma_change(std::span<DmaChange> changes, const DirtyReportSink* dirt) {
   for (auto& change : changes) {

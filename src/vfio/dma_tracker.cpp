@@ -70,8 +70,8 @@ std::vector<TrackerOffer> offers_of(Device& device) {
          .why_not = {}});
   else
     offers.push_back({TrackerKind::device, nullptr, fmt::format("device `{}` has no DMA log", device.id())});
-  offers.push_back({TrackerKind::iommufd, nullptr, "iommufd is not in use"});
-  offers.push_back({TrackerKind::type1, nullptr, "no type1 container is in use"});
+  for (auto& offer : device.iommu_offers())
+    offers.push_back(std::move(offer));
   offers.push_back({TrackerKind::all, make_all_pages_tracker(device), {}});
   return offers;
 }

@@ -204,10 +204,6 @@ Result<Mapping> KernelDevice::map_area(std::uint32_t index, const vfio::RegionAr
   return mapping;
 }
 
-vfio::AreaFile KernelDevice::area_file(std::uint32_t index, const vfio::RegionArea& area) const {
-  return {fd(), regions_.at(index).offset + area.offset};
-}
-
 Status KernelDevice::set_irqs(std::uint32_t flags, std::uint32_t index, std::span<const int> eventfds) {
   HANDOVER_TRY(loss_.check());
   std::vector<std::byte> bytes(sizeof(uapi::IrqSet) + eventfds.size_bytes());

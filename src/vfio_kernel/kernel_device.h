@@ -30,7 +30,6 @@ class KernelDevice final : public vfio::Device {
   Status region_read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> to) override;
   Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) override;
   Result<Mapping> map_area(std::uint32_t index, const vfio::RegionArea& area) override;
-  vfio::AreaFile area_file(std::uint32_t index, const vfio::RegionArea& area) const override;
 
   Status set_irq_eventfds(std::uint32_t index, std::span<const int> eventfds) override;
   Status unmask_irq(std::uint32_t index) override;
@@ -42,6 +41,7 @@ class KernelDevice final : public vfio::Device {
   vfio::MigrationProtocol* migration() override { return migration_.get(); }
   std::string migration_blocker() const override { return blocker_; }
   vfio::DmaLog* dma_log() override { return dma_log_ ? &*dma_log_ : nullptr; }
+  std::vector<vfio::TrackerOffer> iommu_offers() override { return opened_.space->offers(); }
 
   bool lost() const override { return loss_.lost(); }
   void on_lost(std::function<void(std::string reason)> handler) override {

@@ -1,37 +1,15 @@
+#include "vfio_kernel/type1_container.h"
+
+#include <cstdint>
+#include <memory>
+
 #include "vfio_kernel/device_node.h"
-#include "vfio_kernel/dma_space.h"
 #include "vfio_kernel/ioctl.h"
 #include "vfio_kernel/refusals.h"
+#include "vfio_kernel/type1_tracker.h"
 
 namespace handover::vfio_kernel {
 namespace {
-
-class Type1Container final : public DmaSpace {
- public:
-  explicit Type1Container(UniqueFd fd) : fd_(std::move(fd)) {}
-  int fd() const { return fd_.get(); }
-  std::string name() const override { return "type1 container"; }
-  Status map(const vfio::DmaMapping& mapping) override {
-    uapi::IommuMap request{};
-    request.argsz = sizeof request;
-    request.flags = mapping.flags & (uapi::kDmaRead | uapi::kDmaWrite);
-    request.vaddr = reinterpret_cast<std::uintptr_t>(mapping.host);
-    request.iova = mapping.iova.value;
-    request.size = mapping.size;
-    if (auto mapped = call(fd_.get(), uapi::kIommuMapDma, &request); !mapped)
-      return explain_map_failure(mapping, std::move(mapped).error());
-    return {};
-  }
-  Status unmap(const vfio::IovaRange& range) override {
-    uapi::IommuUnmap request{sizeof(uapi::IommuUnmap), 0, range.start.value, range.size};
-    HANDOVER_TRY_CONTEXT(call(fd_.get(), uapi::kIommuUnmapDma, &request), "unmapping [{:#x}, +{:#x})",
-                         range.start.value, range.size);
-    return {};
-  }
-
- private:
-  UniqueFd fd_;
-};
 
 Status check_viable(int group, const DevicePlace& place) {
   uapi::GroupStatus status{sizeof(uapi::GroupStatus), 0};
@@ -41,6 +19,39 @@ Status check_viable(int group, const DevicePlace& place) {
 }
 
 }  // namespace
+
+Status Type1Container::add(const vfio::DmaMapping& mapping) {
+  uapi::IommuMap request{};
+  request.argsz = sizeof request;
+  request.flags = mapping.flags & (uapi::kDmaRead | uapi::kDmaWrite);
+  request.vaddr = reinterpret_cast<std::uintptr_t>(mapping.host);
+  request.iova = mapping.iova.value;
+  request.size = mapping.size;
+  if (auto mapped = call(fd(), uapi::kIommuMapDma, &request); !mapped)
+    return explain_map_failure(mapping, std::move(mapped).error());
+  return {};
+}
+
+Status Type1Container::take_away(const vfio::IovaRange& mapping) {
+  uapi::IommuUnmap request{sizeof(uapi::IommuUnmap), 0, mapping.start.value, mapping.size};
+  HANDOVER_TRY(call(fd(), uapi::kIommuUnmapDma, &request));
+  return {};
+}
+
+std::vector<vfio::TrackerOffer> Type1Container::offers() {
+  std::vector<vfio::TrackerOffer> offers;
+  offers.push_back({vfio::TrackerKind::iommufd, nullptr, "iommufd is not in use"});
+  const auto log = type1_log(fd());
+  if (!log)
+    offers.push_back({vfio::TrackerKind::type1, nullptr, log.error()});
+  else if (log->all_pinned)
+    offers.push_back({vfio::TrackerKind::type1, nullptr,
+                      "a type1 container knows only of pages that a driver pins one by one, and behind the "
+                      "host's IOMMU all that is mapped is pinned: it would report every page, always"});
+  else
+    offers.push_back({vfio::TrackerKind::type1, std::make_unique<Type1Tracker>(*this, *log), {}});
+  return offers;
+}
 
 Result<OpenedDevice> open_by_group(const DevicePlace& place) {
   if (!place.group)

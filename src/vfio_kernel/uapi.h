@@ -19,6 +19,7 @@ inline constexpr auto kSetIommu = request(102);
 inline constexpr auto kIommuGetInfo = request(112);
 inline constexpr auto kIommuMapDma = request(113);
 inline constexpr auto kIommuUnmapDma = request(114);
+inline constexpr auto kIommuDirtyPages = request(117);  // the number that on a device is kDeviceFeature
 inline constexpr int kType1v2 = 3;
 inline constexpr int kExtensionType1v2 = 3;
 
@@ -163,6 +164,54 @@ static_assert(sizeof(IommuUnmap) == 24);
 inline constexpr std::uint32_t kDmaRead = 1;
 inline constexpr std::uint32_t kDmaWrite = 2;
 
+struct IommuInfo {
+  std::uint32_t argsz;
+  std::uint32_t flags;
+  std::uint64_t iova_pgsizes;
+  std::uint32_t cap_offset;
+  std::uint32_t pad;
+};
+static_assert(sizeof(IommuInfo) == 24);
+inline constexpr std::uint32_t kIommuInfoCaps = 2;
+inline constexpr std::uint16_t kCapIovaRange = 1;
+inline constexpr std::uint16_t kCapMigration = 2;  // Linux 5.8
+struct CapMigration {
+  CapabilityHeader header;
+  std::uint32_t flags;
+  std::uint32_t pad;
+  std::uint64_t pgsize_bitmap;
+  std::uint64_t max_dirty_bitmap_size;
+};
+static_assert(sizeof(CapMigration) == 32);
+
+/// Where a container puts its bits.
+struct DirtyBitmap {
+  std::uint64_t pgsize;
+  std::uint64_t size;  // bytes
+  std::uint64_t data;  // pointer
+};
+static_assert(sizeof(DirtyBitmap) == 24);
+struct DirtyPages {
+  std::uint32_t argsz;
+  std::uint32_t flags;
+};
+struct DirtyPagesGet {
+  DirtyPages head;
+  std::uint64_t iova;
+  std::uint64_t size;
+  DirtyBitmap bitmap;
+};
+static_assert(sizeof(DirtyPagesGet) == 48);
+inline constexpr std::uint32_t kDirtyPagesStart = 1;
+inline constexpr std::uint32_t kDirtyPagesStop = 2;
+inline constexpr std::uint32_t kDirtyPagesGetBitmap = 4;
+struct IommuUnmapDirty {
+  IommuUnmap head;
+  DirtyBitmap bitmap;
+};
+static_assert(sizeof(IommuUnmapDirty) == 48);
+inline constexpr std::uint32_t kUnmapGetDirtyBitmap = 1;
+
 struct BindIommufd {
   std::uint32_t argsz;
   std::uint32_t flags;
@@ -178,9 +227,14 @@ struct AttachIommufdPt {
 static_assert(sizeof(AttachIommufdPt) == 12);
 
 // iommufd (Linux 6.2); structures begin with their size.
+inline constexpr auto kIommufdDestroy = request(0x80);
 inline constexpr auto kIoasAlloc = request(0x81);
 inline constexpr auto kIoasMap = request(0x85);
 inline constexpr auto kIoasUnmap = request(0x86);
+inline constexpr auto kHwptAlloc = request(0x89);             // Linux 6.6; its flags 6.7
+inline constexpr auto kGetHwInfo = request(0x8a);             // Linux 6.6; its capabilities 6.7
+inline constexpr auto kHwptSetDirtyTracking = request(0x8b);  // Linux 6.7
+inline constexpr auto kHwptGetDirtyBitmap = request(0x8c);    // Linux 6.7
 struct IoasAlloc {
   std::uint32_t size;
   std::uint32_t flags;
@@ -207,5 +261,52 @@ struct IoasUnmap {
   std::uint64_t length;
 };
 static_assert(sizeof(IoasUnmap) == 24);
+struct IommufdDestroy {
+  std::uint32_t size;
+  std::uint32_t id;
+};
+struct HwInfo {
+  std::uint32_t size;
+  std::uint32_t flags;
+  std::uint32_t dev_id;
+  std::uint32_t data_len;
+  std::uint64_t data;  // pointer
+  std::uint32_t out_data_type;
+  std::uint32_t pad;
+  std::uint64_t out_capabilities;
+};
+static_assert(sizeof(HwInfo) == 40);
+inline constexpr std::uint64_t kHwCapDirtyTracking = 1;
+struct HwptAlloc {
+  std::uint32_t size;
+  std::uint32_t flags;
+  std::uint32_t dev_id;
+  std::uint32_t pt_id;
+  std::uint32_t out_hwpt_id;
+  std::uint32_t reserved;
+};
+/// The structure as it was at first; what came later is for nested tables.
+static_assert(sizeof(HwptAlloc) == 24);
+inline constexpr std::uint32_t kHwptAllocDirtyTracking = 2;
+struct HwptSetDirtyTracking {
+  std::uint32_t size;
+  std::uint32_t flags;
+  std::uint32_t hwpt_id;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(HwptSetDirtyTracking) == 16);
+inline constexpr std::uint32_t kDirtyTrackingEnable = 1;
+struct HwptGetDirtyBitmap {
+  std::uint32_t size;
+  std::uint32_t hwpt_id;
+  std::uint32_t flags;
+  std::uint32_t reserved;
+  std::uint64_t iova;
+  std::uint64_t length;
+  std::uint64_t page_size;
+  std::uint64_t data;  // pointer
+};
+static_assert(sizeof(HwptGetDirtyBitmap) == 48);
+inline constexpr std::uint32_t kGetDirtyBitmapNoClear = 1;
 
 }  // namespace handover::vfio_kernel::uapi

@@ -90,6 +90,8 @@ Status PciDevice::check_identity(std::span<const std::byte> theirs) const {
        std::to_integer<std::uint32_t>(theirs[pci::kHeaderType])},
       {"list of capabilities", std::to_integer<std::uint32_t>(ours[pci::kCapabilities]),
        std::to_integer<std::uint32_t>(theirs[pci::kCapabilities])},
+      {"interrupt pin", std::to_integer<std::uint32_t>(ours[pci::kInterruptPin]),
+       std::to_integer<std::uint32_t>(theirs[pci::kInterruptPin])},
   };
   for (const auto& same : sames)
     if (same.here != same.there)

@@ -57,12 +57,6 @@ const Way kWays[] = {{"plain", {}},
                      {"direct", {"--mapped-ram", "--direct-io"}},
                      {"several", {"--mapped-ram", "--direct-io"}, true}};
 
-void capability(Side& side, const char* name, bool state) {
-  auto set = side.ask("migrate-set-capabilities",
-                      {{"capabilities", json::array({{{"capability", name}, {"state", state}}})}});
-  ASSERT_TRUE(set) << set.error().to_string();
-}
-
 /// Sound, at work, and all that it ever wrote is there.
 void expect_whole(Side& side, const std::string& when) {
   const auto before = side.guest().value("jobs-completed", std::uint64_t{0});
@@ -107,7 +101,7 @@ TEST(Snapshot, AMachineUnderLoadIsSavedGoesOnAndComesBackEveryWay) {
   Side source(folder, "source", {}, false);
   source.expect_progress("before");
   for (const auto& way : kWays) {
-    capability(source, "multifd", way.multifd);
+    source.set_capability("multifd", way.multifd);
     const auto file = folder.file(way.name);
     std::vector<std::string> command{"snapshot", "--qmp",  folder.file("source.qmp"),
                                      file,       "--json", folder.file("report")};
@@ -126,7 +120,7 @@ TEST(Snapshot, AMachineUnderLoadIsSavedGoesOnAndComesBackEveryWay) {
   }
   // And it can still leave.
   Side destination(folder, "destination", {}, true);
-  capability(source, "multifd", false);
+  source.set_capability("multifd", false);
   ASSERT_TRUE(source.ask("migrate-set-parameters", {{"max-bandwidth", 0}, {"downtime-limit", 60000}}));
   ASSERT_TRUE(source.ask("migrate", {{"uri", destination.listening_on()}}));
   wait_until("the migration", [&] { return is_final_status(source.migration_status()); });
@@ -169,7 +163,7 @@ TEST(Snapshot, OneStateIsTheSameMemoryHoweverItIsSaved) {
   ASSERT_TRUE(source.ask("stop"));
   std::vector<json> hashes;
   for (const auto& way : kWays) {
-    capability(source, "multifd", way.multifd);
+    source.set_capability("multifd", way.multifd);
     std::vector<std::string> command{"snapshot", "--qmp", folder.file("source.qmp"), folder.file(way.name)};
     command.insert(command.end(), way.flags.begin(), way.flags.end());
     ASSERT_EQ(run(folder, command).code, 0) << folder.text("stderr");
@@ -185,8 +179,8 @@ TEST(Snapshot, ALiveMachineIsMovedIntoAMappedFileBySeveralWriters) {
     TestFolder folder;
     Side source(folder, "source", {}, false);
     source.expect_progress("before");
-    capability(source, "mapped-ram", true);
-    capability(source, "multifd", multifd);
+    source.set_capability("mapped-ram", true);
+    source.set_capability("multifd", multifd);
     ASSERT_TRUE(source.ask("migrate-set-parameters",
                            {{"max-bandwidth", 0}, {"downtime-limit", 60000}, {"direct-io", multifd}}));
     ASSERT_TRUE(source.ask("migrate", {{"uri", "file:" + folder.file("saved")}}));
@@ -199,7 +193,7 @@ TEST(Snapshot, ALiveMachineIsMovedIntoAMappedFileBySeveralWriters) {
     SideOptions options;
     options.more.insert(options.more.end(), {"--incoming", "defer"});
     Side restored(folder, "restored", options, false);
-    capability(restored, "multifd", multifd);
+    restored.set_capability("multifd", multifd);
     ASSERT_TRUE(restored.ask("migrate-incoming", {{"uri", "file:" + folder.file("saved")}}));
     wait_until("the restored machine", [&] { return is_final_status(restored.migration_status()); });
     EXPECT_EQ(restored.run_state(), "running") << folder.text("restored.log");
@@ -213,7 +207,7 @@ TEST(Snapshot, AnInterruptCallsItOffAndLeavesNothing) {
   Side source(folder, "source", {}, false);
   source.expect_progress("before");
   for (const auto& way : {kWays[0], kWays[3]}) {
-    capability(source, "multifd", way.multifd);
+    source.set_capability("multifd", way.multifd);
     source.device(0).signal(SIGSTOP);
     std::vector<std::string> command{"snapshot", "--qmp", folder.file("source.qmp"), folder.file("snap")};
     command.insert(command.end(), way.flags.begin(), way.flags.end());
@@ -248,7 +242,7 @@ TEST(Snapshot, AFullDiskFailsItWithTheFileNamedAndTheGuestRunsOn) {
   const rlimit large{.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
   ASSERT_EQ(::prlimit(source.machine().pid(), RLIMIT_FSIZE, &small, nullptr), 0);
   for (const auto& way : kWays) {
-    capability(source, "multifd", way.multifd);
+    source.set_capability("multifd", way.multifd);
     std::vector<std::string> command{"snapshot", "--qmp", folder.file("source.qmp"), folder.file("snap")};
     command.insert(command.end(), way.flags.begin(), way.flags.end());
     const auto outcome = run(folder, command);
@@ -261,7 +255,7 @@ TEST(Snapshot, AFullDiskFailsItWithTheFileNamedAndTheGuestRunsOn) {
     EXPECT_EQ(source.run_state(), "running") << way.name;
   }
   ASSERT_EQ(::prlimit(source.machine().pid(), RLIMIT_FSIZE, &large, nullptr), 0);
-  capability(source, "multifd", false);
+  source.set_capability("multifd", false);
   const auto saved = run(folder, {"snapshot", "--qmp", folder.file("source.qmp"), folder.file("snap")});
   EXPECT_EQ(saved.code, 0) << saved.err;
   expect_whole(source, "after the failures");

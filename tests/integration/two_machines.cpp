@@ -64,6 +64,12 @@ Result<json> Side::ask(const std::string& command, json arguments) {
   return qmp_->execute(command, std::move(arguments), {}, patience());
 }
 
+void Side::set_capability(const char* name, bool state) {
+  const auto set = ask("migrate-set-capabilities",
+                       {{"capabilities", json::array({{{"capability", name}, {"state", state}}})}});
+  ASSERT_TRUE(set) << set.error().to_string();
+}
+
 std::string Side::run_state() {
   auto answer = ask("query-status");
   return answer ? answer->at("status").get<std::string>() : "gone";

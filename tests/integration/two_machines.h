@@ -66,6 +66,7 @@ class Side {
 
   /// Executes; a machine that is gone gives the error.
   Result<json> ask(const std::string& command, json arguments = json::object());
+  void set_capability(const char* name, bool state);
   /// query-status; "gone" if the process is.
   std::string run_state();
   /// query-migrate's status; "gone" if the process is.

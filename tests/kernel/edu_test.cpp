@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
-#include <thread>
+#include <memory>
+#include <optional>
 
-#include "handover/base/byte_order.h"
+#include "edu_registers.h"
 #include "handover/base/cancel.h"
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio/dma_dirty_source.h"
@@ -23,19 +23,8 @@ namespace handover::vfio_kernel {
 namespace {
 
 using testing::HasSubstr;
+using testing::StartsWith;
 
-// Of BAR 0; sources and destinations of DMA, and what starts it.
-constexpr std::uint64_t kIdentification = 0x00;
-constexpr std::uint64_t kRaise = 0x60;
-constexpr std::uint64_t kAcknowledge = 0x64;
-constexpr std::uint64_t kSource = 0x80;
-constexpr std::uint64_t kDestination = 0x88;
-constexpr std::uint64_t kCount = 0x90;
-constexpr std::uint64_t kCommand = 0x98;
-constexpr std::uint32_t kStart = 1;
-constexpr std::uint32_t kToRam = 2;
-constexpr std::uint64_t kBuffer = 0x40000;  // of the device's own
-constexpr std::uint32_t kBytes = 1024;
 constexpr Iova kMapped{0x100000};
 constexpr Iova kUnmapped{0x900000};
 
@@ -52,55 +41,34 @@ class Edu : public testing::TestWithParam<Path> {
     const auto mapped =
         device_->dma_map({.iova = kMapped, .size = MiB, .fd = block.fd(), .host = block.data()});
     ASSERT_TRUE(mapped) << mapped.error().to_string();
-    const std::byte on[2] = {std::byte{6}, std::byte{0}};  // memory and bus master
-    ASSERT_TRUE(device_->region_write(vfio::kRegionConfig, 4, on));
+    edu_.emplace(*device_);
   }
-  std::uint32_t read32(std::uint64_t reg) {
-    std::byte raw[4]{};
-    EXPECT_TRUE(device_->region_read(0, reg, raw));
-    return load_le<std::uint32_t>(raw);
-  }
-  void write32(std::uint64_t reg, std::uint32_t value) {
-    std::byte raw[4];
-    store_le(raw, value);
-    EXPECT_TRUE(device_->region_write(0, reg, raw));
-  }
-  void transfer(std::uint64_t from, std::uint64_t to, std::uint32_t direction) {
-    write32(kSource, static_cast<std::uint32_t>(from));
-    write32(kDestination, static_cast<std::uint32_t>(to));
-    write32(kCount, kBytes);
-    write32(kCommand, kStart | direction);
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(2);
-    while (read32(kCommand) & kStart) {
-      ASSERT_LT(std::chrono::steady_clock::now(), end);
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-  }
-  std::span<std::byte> ram(std::uint64_t at) { return memory_->at(Gpa{at}, kBytes); }
+  std::span<std::byte> ram(std::uint64_t at) { return memory_->at(Gpa{at}, EduRegisters::kBytes); }
 
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<vfio::Device> device_;
+  std::optional<EduRegisters> edu_;
 };
 
 TEST_P(Edu, DmaGoesBothWaysThroughWhatIsMapped) {
-  EXPECT_EQ(read32(kIdentification), 0x010000edu);
-  for (std::size_t i = 0; i < kBytes; ++i)
+  EXPECT_EQ(edu_->read32(EduRegisters::kIdentification), 0x010000edu);
+  for (std::size_t i = 0; i < EduRegisters::kBytes; ++i)
     ram(0x2000)[i] = static_cast<std::byte>(i * 7);
-  transfer(kMapped.value + 0x2000, kBuffer, 0);
-  transfer(kBuffer, kMapped.value + 0x5000, kToRam);
+  edu_->transfer(kMapped.value + 0x2000, EduRegisters::kBuffer, 0);
+  edu_->transfer(EduRegisters::kBuffer, kMapped.value + 0x5000, EduRegisters::kToRam);
   EXPECT_TRUE(std::ranges::equal(ram(0x2000), ram(0x5000)));
 }
 
 TEST_P(Edu, WhatIsNotMappedIsNotReached) {
   std::ranges::fill(ram(0x2000), std::byte{0x3c});
-  transfer(kMapped.value + 0x2000, kBuffer, 0);
-  transfer(kBuffer, kUnmapped.value, kToRam);
+  edu_->transfer(kMapped.value + 0x2000, EduRegisters::kBuffer, 0);
+  edu_->transfer(EduRegisters::kBuffer, kUnmapped.value, EduRegisters::kToRam);
   const auto whole = memory_->at(Gpa{0}, MiB);
-  EXPECT_EQ(std::ranges::count(whole, std::byte{0x3c}), kBytes) << "and no copy of it";
+  EXPECT_EQ(std::ranges::count(whole, std::byte{0x3c}), EduRegisters::kBytes) << "and no copy of it";
   // What was mapped and is not any more is the same.
   ASSERT_TRUE(device_->dma_unmap({kMapped, MiB}));
-  transfer(kBuffer, kMapped.value + 0x7000, kToRam);
-  EXPECT_EQ(std::ranges::count(whole, std::byte{0x3c}), kBytes);
+  edu_->transfer(EduRegisters::kBuffer, kMapped.value + 0x7000, EduRegisters::kToRam);
+  EXPECT_EQ(std::ranges::count(whole, std::byte{0x3c}), EduRegisters::kBytes);
 }
 
 TEST_P(Edu, ItsInterruptComesByEventfd) {
@@ -108,11 +76,11 @@ TEST_P(Edu, ItsInterruptComesByEventfd) {
   const int fds[] = {event.get()};
   const auto set = device_->set_irq_eventfds(vfio::kIrqMsi, fds);
   ASSERT_TRUE(set) << set.error().to_string();
-  write32(kRaise, 1);
+  edu_->write32(EduRegisters::kRaise, 1);
   ASSERT_TRUE(wait_fd(event.get(), POLLIN, {}, std::chrono::steady_clock::now() + std::chrono::minutes(2)));
   std::uint64_t count = 0;
   EXPECT_EQ(::read(event.get(), &count, sizeof count), static_cast<ssize_t>(sizeof count));
-  write32(kAcknowledge, 1);
+  edu_->write32(EduRegisters::kAcknowledge, 1);
   EXPECT_TRUE(device_->set_irq_eventfds(vfio::kIrqMsi, {}));
 }
 
@@ -121,9 +89,7 @@ TEST_P(Edu, ItCannotMigrateAndAllOfMemoryCountsAsWritten) {
   EXPECT_THAT(device_->migration_blocker(), HasSubstr("`vfio-pci` has no migration"));
   EXPECT_EQ(device_->dma_log(), nullptr);
   vfio::PhysicalView view(*memory_);
-  std::vector<vfio::TrackerOffer> offers;
-  offers.push_back({vfio::TrackerKind::all, vfio::make_all_pages_tracker(*device_), {}});
-  const auto dirt = vfio::DmaDirtySource::create("device `edu`", std::move(offers), view, {});
+  const auto dirt = vfio::DmaDirtySource::create("device `edu`", vfio::offers_of(*device_), view, {});
   ASSERT_TRUE(dirt);
   ASSERT_TRUE((*dirt)->start());
   DirtyMemory found(*memory_);
@@ -133,6 +99,18 @@ TEST_P(Edu, ItCannotMigrateAndAllOfMemoryCountsAsWritten) {
     found.of(*memory_->blocks()[0]).clear();
   }
   EXPECT_EQ((*dirt)->choice().kind, vfio::TrackerKind::all);
+  EXPECT_THAT(
+      (*dirt)->choice().reason,
+      GetParam() == Path::cdev
+          ? StartsWith(
+                "device `edu` has no DMA log; the host's IOMMU has no dirty bits; no type1 container is "
+                "in use; all pages")
+          : StartsWith("device `edu` has no DMA log; iommufd is not in use; a type1 container knows only of "
+                       "pages that a driver pins one by one, and behind the host's IOMMU all that is mapped "
+                       "is pinned: it would report every page, always; all pages"));
+  for (const auto kind : {vfio::TrackerKind::iommufd, vfio::TrackerKind::type1})
+    EXPECT_FALSE(
+        vfio::DmaDirtySource::create("device `edu`", vfio::offers_of(*device_), view, {.tracker = kind}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, Edu, testing::Values(Path::cdev, Path::group),

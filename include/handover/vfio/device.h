@@ -18,6 +18,8 @@
 
 namespace handover::vfio {
 
+struct TrackerOffer;  // dma_tracker.h
+
 /// A DMA mapping: the device sees `size` bytes of the file at `iova`.
 struct DmaMapping {
   Iova iova;
@@ -106,7 +108,9 @@ class Device {
   virtual Status region_write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> from) = 0;
   /// Maps one of the region's areas into this process; whole pages.
   virtual Result<Mapping> map_area(std::uint32_t index, const RegionArea& area) = 0;
-  /// What other devices map to reach the area by DMA; an area without a file is reached by messages.
+  /// What other devices map to reach the area by DMA; an area without a file is reached by messages, and is
+  /// of hardware, for which the width of an access matters.  A device of the kernel gives none: who has its
+  /// descriptor has all of the device.
   virtual AreaFile area_file(std::uint32_t index, const RegionArea& area) const {
     (void)index, (void)area;
     return {};
@@ -140,6 +144,9 @@ class Device {
   virtual std::string migration_blocker() const = 0;
   /// Null: the device keeps no log of its DMA.
   virtual DmaLog* dma_log() = 0;
+  /// What the host's IOMMU before the device has to offer for dirty tracking: for TrackerKind::iommufd and
+  /// TrackerKind::type1 a tracker each, or the reason why there is none.  Trackers do not outlive the device.
+  virtual std::vector<TrackerOffer> iommu_offers();
 
   /// True once the device is gone for good.
   virtual bool lost() const = 0;

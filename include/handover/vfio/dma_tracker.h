@@ -17,8 +17,8 @@ namespace handover::vfio {
 /// How it is learnt what devices wrote by DMA; the best first.
 enum class TrackerKind {
   device,   ///< the device logs its own writes
-  iommufd,  ///< the IOMMU's page table has dirty bits
-  type1,    ///< the container knows which pages are pinned
+  iommufd,  ///< the page table of the host's IOMMU has dirty bits
+  type1,    ///< the container knows which pages drivers of mediated devices pinned or wrote
   all,      ///< nobody knows: all pages, always
 };
 inline constexpr TrackerKind kTrackerKinds[] = {TrackerKind::device, TrackerKind::iommufd, TrackerKind::type1,
@@ -42,7 +42,7 @@ class DmaTracker {
   /// True if every write into the range has been tracked since the last start().  Any thread.
   virtual bool covers(const IovaRange& range) const = 0;
   /// Hands what was written in the range since its last report to `to`, in any number of reports; of what is
-  /// not covered nothing is said.
+  /// not covered nothing is said.  A mapping that the range cuts may be reported as a whole.
   virtual Status report(const IovaRange& range, const DirtyReportSink& to) = 0;
   /// Changes mappings; what an unmapped range had not reported yet goes to `dirt`.  This is the tracker's to
   /// do because it knows whether to ask before a mapping goes (iommufd), with it (vfio-user, type1), or
@@ -57,8 +57,8 @@ struct TrackerOffer {
   std::string why_not;                  ///< "device0 has no DMA log"
 };
 
-/// The offers of a device that is alone in its address space and has no IOMMU of the host's behind it, as a
-/// vfio-user device: its own log, if it has one, and "all pages".
+/// The offers of a device that is alone in its address space: its own log, if it has one, what the host's
+/// IOMMU before it has (Device::iommu_offers), and "all pages".
 std::vector<TrackerOffer> offers_of(Device& device);
 
 /// How mappings of an address space are changed, and what the devices' logs knew of those that went is told.

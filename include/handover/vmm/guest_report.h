@@ -21,14 +21,16 @@ struct GuestReport {
   std::uint64_t iommu_mappings = 0;  ///< that it made in its IOMMU
   std::uint64_t iommu_faults = 0;  ///< DMA where nothing was mapped, tried on purpose, that failed as it must
   std::uint64_t uart_bytes = 0;    ///< that came back from UARTs as they were sent
+  std::uint64_t edu_rounds = 0;    ///< of DMA into QEMU's edu and back, found right
   std::uint64_t interrupts = 0;
   std::uint64_t spurious_interrupts = 0;  ///< with nothing new in the ring: harmless
   std::uint64_t interrupts_lost = 0;      ///< a completion of which no interrupt told within 2 s
   std::uint64_t mismatches = 0;           ///< at the first one the guest panics
   std::uint32_t devices = 0;              ///< found at boot
   std::uint32_t devices_lost = 0;
-  std::uint32_t lost_mask = 0;  ///< bit i: the i-th device: accelerators in order of slots, then UARTs
-  std::string panic;            ///< why it panicked; empty if it did not
+  std::uint32_t lost_mask =
+      0;              ///< bit i: the i-th device: accelerators in order of slots, then UARTs, then edus
+  std::string panic;  ///< why it panicked; empty if it did not
 };
 
 /// What a full check of the guest looked at; a check that fails is an Error instead.

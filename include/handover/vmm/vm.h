@@ -44,8 +44,8 @@ struct DeviceStatus {
   std::optional<std::uint64_t> stop_copy_size;
 };
 
-/// A machine put together from a configuration: memory, a synthetic guest, vfio-user devices on a PCI bus,
-/// and everything of it that migrates, in the order of the stream.
+/// A machine put together from a configuration: memory, a synthetic guest, VFIO and vfio-user devices on a
+/// PCI bus, and everything of it that migrates, in the order of the stream.
 ///
 /// It brings two threads of its own: the machine's loop and one that passes interrupts on.  The machine is
 /// made in prelaunch or inmigrate; whoever owns the Vm starts it: `vm.loop().call([&] { return

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "vmm/intx_line.h"
+#include "vmm/synthetic/edu.h"
 #include "vmm/synthetic/uart.h"
 
 namespace handover::vmm::synthetic {
@@ -71,6 +72,12 @@ Status Program::boot() {
     registers_.uart_count = static_cast<std::uint32_t>(registers_.uarts.size());
     HANDOVER_TRY(uart(registers_.uart_count - 1).set_up(pci));
   }
+  for (const std::uint32_t slot : pci.find(kEduVendor, kEduDevice)) {
+    if (registers_.device_count + registers_.edu_count == registers_.device_limit) break;
+    registers_.edus.emplace_back().slot = slot;
+    registers_.edu_count = static_cast<std::uint32_t>(registers_.edus.size());
+    HANDOVER_TRY(edu(registers_.edu_count - 1).set_up(pci));
+  }
   registers_.booted = true;
   return {};
 }
@@ -94,6 +101,8 @@ Status Program::take_interrupt(std::uint32_t vector) {
     return driver(device).on_interrupt();
   for (std::uint32_t i = 0; i < registers_.uart_count; ++i)
     if (vector == lines::kLineVector + registers_.uarts[i].slot) return uart(i).on_interrupt();
+  for (std::uint32_t i = 0; i < registers_.edu_count; ++i)
+    if (vector == lines::kLineVector + registers_.edus[i].slot) return edu(i).on_interrupt();
   ++registers_.spurious_interrupts;
   return {};
 }
@@ -105,6 +114,8 @@ Status Program::drive_devices(std::uint64_t elapsed) {
   }
   for (std::uint32_t i = 0; i < registers_.uart_count && !verification_; ++i)
     HANDOVER_TRY(uart(i).work(elapsed));
+  for (std::uint32_t i = 0; i < registers_.edu_count; ++i)
+    HANDOVER_TRY(edu(i).work(!verification_ && registers_.job_rate > 0));
   return {};
 }
 
@@ -139,7 +150,7 @@ Status Program::verify() {
     state.report.pages = state.next_page;
     return {};
   }
-  const std::uint32_t devices = registers_.device_count + registers_.uart_count;
+  const std::uint32_t devices = registers_.device_count + registers_.uart_count + registers_.edu_count;
   if (state.device < devices) HANDOVER_TRY(verify_device(state));
   state.done = state.device == devices;
   return {};
@@ -152,9 +163,13 @@ Status Program::verify_device(VerificationState& state) {
     if (!through) return {};
     state.report.device_slots += state.of_device.slots_checked;
     running = driver(state.device).running();
+  } else if (const auto index = state.device - registers_.device_count; index < registers_.uart_count) {
+    HANDOVER_TRY(uart(index).verify());
+    running = uart(index).running();
   } else {
-    auto of = uart(state.device - registers_.device_count);
-    HANDOVER_TRY(of.verify());
+    auto of = edu(index - registers_.uart_count);
+    HANDOVER_ASSIGN(const bool through, of.verify());
+    if (!through) return {};
     running = of.running();
   }
   ++(running ? state.report.devices : state.report.devices_lost);

@@ -8,6 +8,7 @@
 #include "handover/vmm/guest_report.h"
 #include "vmm/address_space.h"
 #include "vmm/synthetic/accelerator_driver.h"
+#include "vmm/synthetic/edu_driver.h"
 #include "vmm/synthetic/layout.h"
 #include "vmm/synthetic/memory_workload.h"
 #include "vmm/synthetic/registers.h"
@@ -18,7 +19,7 @@ namespace handover::vmm::synthetic {
 /// How far a verification has come.
 struct VerificationState {
   std::uint64_t next_page = 0;
-  std::uint32_t device = 0;  // accelerators, then UARTs
+  std::uint32_t device = 0;  // accelerators, UARTs, the others
   AcceleratorDriver::Verification of_device;
   bool done = false;
   VerifyReport report;
@@ -59,6 +60,7 @@ class Program {
   Status verify_device(VerificationState& state);
   AcceleratorDriver driver(std::uint32_t index);
   UartDriver uart(std::uint32_t index) { return {bus_, registers_, index}; }
+  EduDriver edu(std::uint32_t index) { return {ram_, bus_, layout_, registers_, index}; }
 
   GuestRam ram_;
   AddressSpace& bus_;

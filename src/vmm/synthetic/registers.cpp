@@ -12,7 +12,7 @@ std::uint64_t Registers::next_random() {
 }
 
 // Version 2 lays the guest's memory out differently (P2P) and version 3 has an IOMMU's state for each device,
-// so that earlier ones cannot be gone on with.  Version 4 knows UARTs.
+// so that earlier ones cannot be gone on with.  Version 4 knows other devices than accelerators.
 const std::shared_ptr<const vmstate::Description>& Registers::description() {
   static const auto device = vmstate::Describe<DeviceRegisters>("synthetic-vcpu-device", 3, 3)
                                  .field("state", &DeviceRegisters::state)
@@ -42,6 +42,14 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
                                .field("credit", &UartRegisters::credit)
                                .field("waiting_since", &UartRegisters::waiting_since)
                                .done();
+  static const auto edu = vmstate::Describe<EduRegisters>("synthetic-vcpu-edu", 4, 4)
+                              .field("state", &EduRegisters::state)
+                              .field("slot", &EduRegisters::slot)
+                              .field("bar", &EduRegisters::bar)
+                              .field("phase", &EduRegisters::phase)
+                              .field("rounds", &EduRegisters::rounds)
+                              .field("since", &EduRegisters::since)
+                              .done();
   static const auto registers =
       vmstate::Describe<Registers>("synthetic-vcpu", 4, 3)
           .field("ram_size", &Registers::ram_size)
@@ -78,6 +86,8 @@ const std::shared_ptr<const vmstate::Description>& Registers::description() {
           .sized_array("devices", &Registers::devices, &Registers::device_count, kMaxDevices, device)
           .field("uart_count", &Registers::uart_count, {.since = 4})
           .sized_array("uarts", &Registers::uarts, &Registers::uart_count, kMaxDevices, uart, {.since = 4})
+          .field("edu_count", &Registers::edu_count, {.since = 4})
+          .sized_array("edus", &Registers::edus, &Registers::edu_count, kMaxDevices, edu, {.since = 4})
           .done();
   return registers;
 }
@@ -91,6 +101,16 @@ Status check_uart(const UartRegisters& uart) {
     return fail(Errc::protocol, "a UART is in PCI slot {}", uart.slot);
   if (uart.received > uart.sent || uart.sent - uart.received > kUartFifo)
     return fail(Errc::protocol, "{} bytes went to a UART and {} came back", uart.sent, uart.received);
+  return {};
+}
+
+Status check_edu(const EduRegisters& edu) {
+  if (edu.state != DeviceRegisters::kRunning && edu.state != DeviceRegisters::kLost)
+    return fail(Errc::protocol, "the driver of an edu is in state {}, which does not exist", edu.state);
+  if (edu.slot == 0 || edu.slot >= kPciSlots)
+    return fail(Errc::protocol, "an edu is in PCI slot {}", edu.slot);
+  if (edu.phase > EduRegisters::kFromDevice)
+    return fail(Errc::protocol, "an edu is in phase {}, which does not exist", edu.phase);
   return {};
 }
 
@@ -125,11 +145,15 @@ Status Registers::check(std::uint64_t ram_size_here) const {
       return fail(Errc::protocol, "job {} is said to touch a peer and {} are submitted", device.peer_job,
                   device.submitted);
   }
-  if (uarts.size() != uart_count || device_count + uart_count > kMaxDevices)
-    return fail(Errc::protocol, "{} accelerators and {} UARTs are driven, at most {} devices can be",
-                device_count, uart_count, kMaxDevices);
+  if (uarts.size() != uart_count || edus.size() != edu_count ||
+      device_count + uart_count + edu_count > kMaxDevices || device_count + edu_count > device_limit)
+    return fail(Errc::protocol,
+                "{} accelerators, {} UARTs and {} other devices are driven, at most {} can be", device_count,
+                uart_count, edu_count, kMaxDevices);
   for (const auto& uart : uarts)
     HANDOVER_TRY(check_uart(uart));
+  for (const auto& edu : edus)
+    HANDOVER_TRY(check_edu(edu));
   return {};
 }
 

@@ -46,6 +46,18 @@ struct UartRegisters {
   std::uint64_t waiting_since = 0;  ///< for the interrupt that tells of what was sent; 0: it has come
 };
 
+/// What the driver of one educational device keeps in registers.
+struct EduRegisters {
+  enum Phase : std::uint32_t { kIdle, kToDevice, kFromDevice };
+
+  std::uint32_t state = 0;  ///< as DeviceRegisters
+  std::uint32_t slot = 0;
+  std::uint64_t bar = 0;
+  std::uint32_t phase = kIdle;
+  std::uint64_t rounds = 0;  ///< begun
+  std::uint64_t since = 0;   ///< when the transfer under way began
+};
+
 /// The synthetic CPU's registers: the whole state of its program.  Everything else is in guest memory.
 ///
 /// The program's settings are among them, so that a guest that has moved goes on as it was told at its start.
@@ -88,6 +100,8 @@ struct Registers {
   std::vector<DeviceRegisters> devices;
   std::uint32_t uart_count = 0;
   std::vector<UartRegisters> uarts;
+  std::uint32_t edu_count = 0;
+  std::vector<EduRegisters> edus;
 
   /// Of the program's own random numbers: the next one.
   std::uint64_t next_random();
@@ -102,6 +116,11 @@ struct Registers {
 inline constexpr std::uint32_t kFirstVector = 32;
 inline constexpr std::uint32_t device_vector(std::uint32_t device) {
   return kFirstVector + 2 * device;
+}
+
+/// Behind an IOMMU every device has a domain of its own; accelerators have those up to kMaxDevices.
+inline constexpr std::uint32_t domain_of_edu(std::uint32_t index) {
+  return kMaxDevices + 1 + index;
 }
 
 }  // namespace handover::vmm::synthetic

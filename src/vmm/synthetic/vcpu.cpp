@@ -231,7 +231,7 @@ void SyntheticVcpu::publish() {
   report.spurious_interrupts = from.spurious_interrupts;
   report.interrupts_lost = from.interrupts_lost;
   report.mismatches = from.mismatches;
-  report.devices = from.device_count + from.uart_count;
+  report.devices = from.device_count + from.uart_count + from.edu_count;
   const auto count = [&](std::uint32_t index, std::uint32_t state) {
     if (state != DeviceRegisters::kLost) return;
     ++report.devices_lost;
@@ -242,6 +242,11 @@ void SyntheticVcpu::publish() {
   for (std::uint32_t i = 0; i < from.uart_count; ++i) {
     count(from.device_count + i, from.uarts[i].state);
     report.uart_bytes += from.uarts[i].received;
+  }
+  for (std::uint32_t i = 0; i < from.edu_count; ++i) {
+    count(from.device_count + from.uart_count + i, from.edus[i].state);
+    // Of the round that is under way nothing is known yet.
+    report.edu_rounds += from.edus[i].rounds - (from.edus[i].phase == EduRegisters::kIdle ? 0 : 1);
   }
   std::lock_guard lock(report_mutex_);
   report_ = report;

@@ -118,6 +118,25 @@ TEST(DeviceCommands, ADeviceIsPluggedShownAndUnplugged) {
   EXPECT_EQ(machine.ask("x-handover-query-devices").at(1).at("slot"), 0x1a);
 }
 
+TEST(DeviceCommands, ADeviceOfTheKernelHasThePropertiesOfQemus) {
+  ControlledVm machine(plain(1));
+  const json device{{"driver", "vfio-pci"}, {"id", "vf"}};
+  const auto with = [&](const json& more) {
+    auto all = device;
+    all.update(more);
+    return machine.refused("device_add", all);
+  };
+  EXPECT_THAT(with(json::object()), HasSubstr("'host' is missing"));
+  EXPECT_THAT(with({{"socket", "/run/a.sock"}, {"host", "0000:99:00.0"}}), HasSubstr("no property 'socket'"));
+  EXPECT_THAT(with({{"host", "0000:99:00.0"}, {"sysfsdev", "/sys/a"}}), HasSubstr("exclude each other"));
+  EXPECT_THAT(with({{"host", "ffff:99:00.0"}}), HasSubstr("there is no device ffff:99:00.0"));
+  auto foreign = machine.fresh();
+  foreign["host"] = "0000:99:00.0";
+  EXPECT_THAT(machine.refused("device_add", foreign), HasSubstr("no property 'host'"));
+  EXPECT_THAT(machine.refused("device_add", {{"driver", "e1000"}, {"id", "net"}}),
+              AllOf(HasSubstr("'vfio-user-pci'"), HasSubstr("'vfio-pci'")));
+}
+
 // Mission C7.
 TEST(DeviceCommands, WhatEveryDeviceCanDoIsKnownBeforehand) {
   ControlledVm machine({{}, {.features = vfio::kMigrationStopCopy}, {.features = 0}, {.memory = 1 * MiB}});

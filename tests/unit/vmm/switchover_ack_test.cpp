@@ -65,7 +65,7 @@ struct RestlessMachine {
     loop.start_thread();
     server = vfio_user::Server::create(loop, device, {.socket_path = folder.file("device")}).value();
     vm = Vm::create({.memory = 32 * MiB,
-                     .devices = {{"restless0", folder.file("device")}},
+                     .devices = {{.id = "restless0", .socket = folder.file("device")}},
                      .guest = {.working_set = 4 * MiB, .dirty_rate = 4 * MiB, .job_rate = 500, .seed = 3},
                      .incoming = incoming})
              .value();

@@ -128,6 +128,15 @@ TEST_F(UartTest, ALineThatTheDeviceDoesNotHaveIsRefused) {
   EXPECT_THAT(loaded.error().to_string(), HasSubstr("INTB"));
 }
 
+TEST_F(UartTest, ADeviceWithAnotherPinIsRefused) {
+  auto bytes = rig.saved();
+  bytes[4 + pci::kInterruptPin] = std::byte{0};
+  const auto loaded =
+      test::load_from(std::move(bytes), [&](StreamReader& in) { return rig.front->load(in); });
+  ASSERT_FALSE(loaded);
+  EXPECT_THAT(loaded.error().to_string(), HasSubstr("interrupt pin 0x1 here and 0x0 in the stream"));
+}
+
 TEST_F(UartTest, DetachingTakesTheLineAway) {
   EXPECT_TRUE(rig.device.line_installed());
   rig.pci.unplug(*rig.front);

@@ -151,7 +151,8 @@ TEST(Vm, AGuestWhoseDeviceDiesGoesOnAndTheMachineCannotMigrate) {
 
 TEST(Vm, ADeviceThatNobodyServesIsNamed) {
   test::TemporaryFolder folder;
-  VmConfig config{.memory = 32 * MiB, .devices = {{"nic7", folder.file("nobody")}}, .guest = {}};
+  VmConfig config{
+      .memory = 32 * MiB, .devices = {{.id = "nic7", .socket = folder.file("nobody")}}, .guest = {}};
   const auto made = Vm::create(config);
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().to_string(), AllOf(HasSubstr("nic7"), HasSubstr(folder.file("nobody"))));
