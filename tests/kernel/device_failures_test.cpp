@@ -4,15 +4,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <vector>
 
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio_kernel/open_device.h"
@@ -62,13 +65,32 @@ TEST_P(LockedMemory, ItsLimitAndHowToRaiseItAreSaid) {
   EXPECT_TRUE((*device)->dma_map({.iova = Iova{MiB}, .size = 32 * KiB, .host = block.data()}));
 }
 
-// With the limit of 64 KiB: what the first device has mapped must be let go of for the second.
-TEST(LockedMemoryOfAnInheritedIommufd, GoesWithTheDevice) {
+// How many numbers of an iommufd's objects are taken: new ones get the lowest that are free.
+std::uint32_t taken(int iommufd) {
+  constexpr unsigned long kDestroy = 0x3b80;
+  constexpr unsigned long kIoasAlloc = 0x3b81;
+  constexpr std::uint32_t kProbes = 32;  // far more than there are gaps
+  std::vector<std::uint32_t> probes;
+  for (std::uint32_t i = 0; i < kProbes; ++i) {
+    std::uint32_t space[3] = {sizeof space, 0, 0};
+    EXPECT_EQ(::ioctl(iommufd, kIoasAlloc, space), 0);
+    probes.push_back(space[2]);
+  }
+  for (const auto id : probes) {
+    std::uint32_t destroy[2] = {sizeof destroy, id};
+    EXPECT_EQ(::ioctl(iommufd, kDestroy, destroy), 0);
+  }
+  return std::ranges::max(probes) - kProbes;
+}
+
+// With the limit of 64 KiB for all of them together.
+TEST(LockedMemoryOfAnInheritedIommufd, NothingStaysInItWhenTheDeviceIsClosed) {
   const auto vfio_dev = std::filesystem::path("/sys/bus/pci/devices") / variable("HANDOVER_EDU") / "vfio-dev";
   const auto node =
       "/dev/vfio/devices/" + std::filesystem::directory_iterator(vfio_dev)->path().filename().string();
   const UniqueFd iommu(::open("/dev/iommu", O_RDWR | O_CLOEXEC));
   ASSERT_TRUE(iommu);
+  const auto before = taken(iommu.get());
   const auto memory = GuestMemory::create(MiB).value();
   for (int round = 0; round < 3; ++round) {
     const int fd = ::open(node.c_str(), O_RDWR | O_CLOEXEC);
@@ -80,7 +102,9 @@ TEST(LockedMemoryOfAnInheritedIommufd, GoesWithTheDevice) {
     const auto mapped =
         (*device)->dma_map({.iova = Iova{0}, .size = 48 * KiB, .host = memory->blocks()[0]->data()});
     ASSERT_TRUE(mapped) << "round " << round << ": " << mapped.error().to_string();
+    EXPECT_GT(taken(iommu.get()), before);
   }
+  EXPECT_EQ(taken(iommu.get()), before);
 }
 
 TEST_P(InUse, AnotherDeviceOfTheGroupInThisProcessIsSaid) {
