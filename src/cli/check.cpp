@@ -131,8 +131,7 @@ void add_check(CLI::App& app, int& exit_code) {
       "check",
       "Check that a device migrates as the VFIO and vfio-user rules say.\n"
       "The device must not be in use.  Its state is saved first, and put back if a check changed it.");
-  command->add_option("TARGET", choices->target,
-                      "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3");
+  command->add_option("TARGET", choices->target, DeviceTarget::kHelp);
   command->add_flag("--exclusive", choices->options.exclusive,
                     "also what loses the device's state: loading right and wrong states, resets");
   command

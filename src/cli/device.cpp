@@ -30,8 +30,7 @@ void add_device_start(CLI::App& device, int& exit_code) {
   auto* command = device.add_subcommand(
       "start",
       "Set a stopped device running.\nNot one that was given up to another place, which has its state now.");
-  command->add_option("TARGET", *target, "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3")
-      ->required();
+  command->add_option("TARGET", *target, DeviceTarget::kHelp)->required();
   command->callback([target, &exit_code] {
     auto done = start(*target);
     if (done) return;

@@ -5,6 +5,7 @@
 #include "cli/device_commands.h"
 #include "cli/device_facts_text.h"
 #include "cli/device_open.h"
+#include "cli/device_target.h"
 
 namespace handover::cli {
 namespace {
@@ -24,8 +25,7 @@ void add_device_info(CLI::App& device, int& exit_code) {
   auto target = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
   auto* command = device.add_subcommand("info", "Show what a device is, how it migrates and where it is");
-  command->add_option("TARGET", *target, "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3")
-      ->required();
+  command->add_option("TARGET", *target, DeviceTarget::kHelp)->required();
   command->add_flag("--json", *json, "print JSON");
   command->callback([target, json, &exit_code] {
     auto done = show(*target, *json);

@@ -5,6 +5,7 @@
 #include "cli/device_landing.h"
 #include "cli/device_open.h"
 #include "cli/device_report.h"
+#include "cli/device_target.h"
 #include "cli/device_watch.h"
 #include "cli/migration_progress.h"
 #include "handover/base/log.h"
@@ -95,9 +96,7 @@ void add_device_load(CLI::App& device, int& exit_code) {
   auto options = std::make_shared<LoadCommand>();
   auto* command =
       device.add_subcommand("load", "Load a device's state into another one, which runs afterwards");
-  command
-      ->add_option("TARGET", options->target, "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3")
-      ->required();
+  command->add_option("TARGET", options->target, DeviceTarget::kHelp)->required();
   auto* from = command->add_option("FROM", options->from, "a file, or exec:COMMAND, which writes the state");
   command
       ->add_option("--listen", options->listen,

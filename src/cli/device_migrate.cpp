@@ -224,9 +224,7 @@ std::string check_destination(const std::string& text) {
 void add_device_migrate(CLI::App& device, int& exit_code) {
   auto options = std::make_shared<MigrateCommand>();
   auto* command = device.add_subcommand("migrate", "Move a device's state to another device while it runs");
-  command
-      ->add_option("TARGET", options->target, "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3")
-      ->required();
+  command->add_option("TARGET", options->target, DeviceTarget::kHelp)->required();
   command
       ->add_option(
           "DEST", options->to,

@@ -5,6 +5,7 @@
 #include "cli/device_open.h"
 #include "cli/device_options.h"
 #include "cli/device_report.h"
+#include "cli/device_target.h"
 #include "cli/device_watch.h"
 #include "cli/migration_progress.h"
 #include "handover/base/log.h"
@@ -97,9 +98,7 @@ void add_device_save(CLI::App& device, int& exit_code) {
   auto options = std::make_shared<SaveOptions>();
   auto* command =
       device.add_subcommand("save", "Save a device's state to a file; the device runs on afterwards");
-  command
-      ->add_option("TARGET", options->target, "the device: vfio-user:/path/of/the.sock or vfio:0000:41:00.3")
-      ->required();
+  command->add_option("TARGET", options->target, DeviceTarget::kHelp)->required();
   command->add_option("FILE", options->to, "a file, or exec:COMMAND, which reads the state")->required();
   options->read.add_to(*command);
   command->add_flag("--stay-stopped", options->stay_stopped,

@@ -18,7 +18,8 @@ struct KindName {
 };
 constexpr KindName kKinds[] = {
     {DeviceTarget::Kind::vfio_user, "vfio-user", "/path/of/the.sock"},
-    {DeviceTarget::Kind::vfio, "vfio", "0000:41:00.3 (or a folder in /sys, or /dev/vfio/devices/vfioN)"},
+    {DeviceTarget::Kind::vfio, "vfio",
+     "0000:41:00.3 (or a folder in /sys, /dev/vfio/devices/vfioN, or fd=N[,iommufd=M])"},
 };
 
 std::string known_kinds() {

@@ -17,10 +17,15 @@ namespace handover::cli {
 struct DeviceTarget {
   enum class Kind {
     vfio_user,  ///< `path` is the server's socket
-    vfio,       ///< of the kernel's VFIO; `path` is a PCI address, a folder in sysfs or a character device
+    vfio,       ///< of the kernel's VFIO; `path` is a vfio_kernel::KernelOptions::where
   };
   Kind kind = Kind::vfio_user;
   std::string path;
+
+  /// What is said of an argument that names one.
+  static constexpr const char* kHelp =
+      "the device: vfio-user:/path/of/the.sock, or vfio:WHERE with 0000:41:00.3, a folder in /sys, "
+      "/dev/vfio/devices/vfioN, or fd=N[,iommufd=M], which are open already";
 
   /// A failure says which kinds there are.
   static Result<DeviceTarget> parse(std::string_view text);

@@ -41,7 +41,8 @@ Result<fs::path> folder_of(const std::string& where) {
   if (where.starts_with("/sys/")) return fs::path(where);
   return fail(Errc::invalid_argument,
               "`{}` names no device; give a PCI address (0000:41:00.3), a folder in sysfs "
-              "(/sys/bus/mdev/devices/UUID) or a character device (/dev/vfio/devices/vfio0)",
+              "(/sys/bus/mdev/devices/UUID), a character device (/dev/vfio/devices/vfio0) or an open one's "
+              "number (fd=N)",
               where);
 }
 
@@ -68,27 +69,40 @@ std::vector<GroupMember> others_in_group(const DevicePlace& device) {
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(fs::path(device.sysfs) / "iommu_group/devices", none))
     if (const auto name = entry.path().filename().string(); name != device.name)
-      others.push_back({name, link_name(entry.path() / "driver")});
+      others.push_back({name, link_name(entry.path() / "driver"), cdev_of(entry.path())});
   std::ranges::sort(others, {}, &GroupMember::name);
   return others;
 }
 
+bool GroupMember::stands_in_the_way() const {
+  // Drivers of bridges leave the DMA of the devices behind them alone.
+  return driver && !cdev && driver->find("vfio") == std::string::npos && *driver != "pcieport" &&
+         *driver != "pci-stub" && *driver != "shpchp";
+}
+
+std::string bind_command(const std::string& address, const std::optional<std::string>& driver) {
+  const auto unbind =
+      driver ? fmt::format("echo {} > /sys/bus/pci/drivers/{}/unbind && ", address, *driver) : std::string();
+  return fmt::format(
+      "echo vfio-pci > /sys/bus/pci/devices/{0}/driver_override && {1}"
+      "echo {0} > /sys/bus/pci/drivers_probe",
+      address, unbind);
+}
+
 Status explain_place(const DevicePlace& device) {
-  if (!device.is_vfio_driver() && device.bus == "pci") {
-    const auto unbind = device.driver ? fmt::format("echo {} > /sys/bus/pci/drivers/{}/unbind && ",
-                                                    device.name, *device.driver)
-                                      : std::string();
+  // First: without an IOMMU no VFIO driver takes a PCI device.
+  if (!device.group && !device.cdev)
+    return fail(
+        Errc::unsupported,
+        "it is in no IOMMU group, so there is no IOMMU before it; turn it on in the firmware (VT-d, AMD-Vi, "
+        "SMMU) and on the kernel's command line (intel_iommu=on; AMD's needs no word there)");
+  if (!device.is_vfio_driver() && device.bus == "pci")
     return fail(
         Errc::state,
-        "it is bound to {}, not to a VFIO driver; bind it with: echo vfio-pci > {}/driver_override && {}"
-        "echo {} > /sys/bus/pci/drivers_probe (or name its vendor's VFIO driver, if it is to migrate)",
-        device.driver ? "the driver `" + *device.driver + "`" : "no driver", device.sysfs, unbind,
-        device.name);
-  }
-  if (!device.group && !device.cdev)
-    return fail(Errc::unsupported,
-                "it has no IOMMU group: there is no IOMMU before it; turn it on in the firmware and on the "
-                "kernel's command line (intel_iommu=on, amd_iommu=on)");
+        "it is bound to {}, not to a VFIO driver; as root: `{}` (for its vendor's VFIO driver, which it "
+        "needs to migrate, put that name in the place of vfio-pci)",
+        device.driver ? "the driver " + *device.driver : "no driver",
+        bind_command(device.name, device.driver));
   return {};
 }
 

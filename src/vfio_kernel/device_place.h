@@ -17,7 +17,7 @@ struct DevicePlace {
   std::optional<std::string> group;  ///< its number
   std::optional<std::string> cdev;   ///< `vfio0`; the kernel has no character device for it otherwise
 
-  bool is_vfio_driver() const { return driver && driver->find("vfio") != std::string::npos; }
+  bool is_vfio_driver() const { return cdev || (driver && driver->find("vfio") != std::string::npos); }
 };
 
 /// By PCI address, folder in sysfs, or character device.  Fails if there is no such device.
@@ -27,8 +27,15 @@ Result<DevicePlace> find_device(const std::string& where);
 struct GroupMember {
   std::string name;
   std::optional<std::string> driver;
+  std::optional<std::string> cdev;
+
+  /// It keeps the group from being viable: its driver is neither VFIO's nor one that does no DMA for itself.
+  bool stands_in_the_way() const;
 };
 std::vector<GroupMember> others_in_group(const DevicePlace& device);
+
+/// What a person types to give a PCI device to vfio-pci, as root.
+std::string bind_command(const std::string& address, const std::optional<std::string>& driver);
 
 /// Why a device cannot be opened although it is there, and the way out.  Success: nothing is known against
 /// it.

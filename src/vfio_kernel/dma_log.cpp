@@ -14,6 +14,7 @@ bool KernelDmaLog::there(int device) {
 }
 
 Status KernelDmaLog::start(std::uint64_t page_size, std::span<const vfio::IovaRange> ranges) {
+  HANDOVER_TRY(loss_.check());
   std::vector<uapi::DmaLoggingRange> list;
   for (const auto& range : ranges)
     list.push_back({range.start.value, range.size});
@@ -28,6 +29,7 @@ Status KernelDmaLog::start(std::uint64_t page_size, std::span<const vfio::IovaRa
 }
 
 Result<std::vector<std::byte>> KernelDmaLog::report(const vfio::IovaRange& range) {
+  HANDOVER_TRY(loss_.check());
   // The kernel ORs into whole words, and does not say so if it cannot: the memory is there and written
   // before.
   std::vector<std::uint64_t> words((range.size - 1) / page_size_ / 64 + 1);
@@ -41,6 +43,7 @@ Result<std::vector<std::byte>> KernelDmaLog::report(const vfio::IovaRange& range
 }
 
 Status KernelDmaLog::stop() {
+  HANDOVER_TRY(loss_.check());
   uapi::Feature request{sizeof(uapi::Feature), uapi::kFeatureSet | uapi::kFeatureDmaLoggingStop};
   HANDOVER_TRY_CONTEXT(call(device_, uapi::kDeviceFeature, &request), "cannot stop the DMA log");
   return {};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "handover/vfio/device.h"
+#include "vfio_kernel/loss.h"
 
 namespace handover::vfio_kernel {
 
@@ -8,7 +9,7 @@ namespace handover::vfio_kernel {
 /// REPORT.)
 class KernelDmaLog final : public vfio::DmaLog {
  public:
-  explicit KernelDmaLog(int device) : device_(device) {}
+  KernelDmaLog(int device, const Loss& loss) : device_(device), loss_(loss) {}
   static bool there(int device);
 
   Status start(std::uint64_t page_size, std::span<const vfio::IovaRange> ranges) override;
@@ -18,6 +19,7 @@ class KernelDmaLog final : public vfio::DmaLog {
 
  private:
   const int device_;
+  const Loss& loss_;
   std::uint64_t page_size_ = kPageSize;
 };
 

@@ -64,8 +64,12 @@ std::unexpected<Error> explain_map_failure(const vfio::DmaMapping& mapping, Erro
   auto text = fmt::format("mapping [{:#x}, +{:#x}) for DMA", mapping.iova.value, mapping.size);
   rlimit limit{};
   if (err == ENOMEM && ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-    text += fmt::format(" (memory that a device reaches is locked; the limit is {} KiB, raise it: ulimit -l)",
-                        limit.rlim_cur / 1024);
+    text += fmt::format(
+        " (memory that a device reaches stays locked, and the limit is {} KiB for a process or, with "
+        "iommufd, all of a "
+        "user's together; raise it: `ulimit -l`, memlock in /etc/security/limits.conf, LimitMEMLOCK= of a "
+        "service)",
+        limit.rlim_cur / 1024);
   return std::unexpected(std::move(error).with_context(std::move(text)));
 }
 

@@ -14,6 +14,7 @@
 #include "handover/vfio/dma_tracker.h"
 #include "handover/vfio/iova_map.h"
 #include "vfio_kernel/device_place.h"
+#include "vfio_kernel/inherited.h"
 
 namespace handover::vfio_kernel {
 
@@ -74,8 +75,8 @@ struct OpenedDevice {
 
 /// By group and type1 v2 container.
 Result<OpenedDevice> open_by_group(const DevicePlace& place);
-/// By character device and iommufd.
-Result<OpenedDevice> open_by_cdev(const DevicePlace& place);
+/// By character device and iommufd.  `inherited`: what somebody else has opened is taken instead.
+Result<OpenedDevice> open_by_cdev(const DevicePlace& place, const Inherited* inherited);
 /// Whether the kernel has what the second needs.
 bool has_cdev_path(const DevicePlace& place);
 

@@ -8,6 +8,7 @@
 #include "vfio_kernel/device_node.h"
 #include "vfio_kernel/ioctl.h"
 #include "vfio_kernel/iommufd_tracker.h"
+#include "vfio_kernel/refusals.h"
 
 namespace handover::vfio_kernel {
 namespace {
@@ -45,6 +46,14 @@ DirtyTable make_dirty_table(int iommufd, std::uint32_t device, std::uint32_t ioa
   return {table.out_hwpt_id};
 }
 
+// The iommufd, and even the device, may be somebody else's as well, who goes on: nothing of ours stays there.
+IommufdSpace::~IommufdSpace() {
+  uapi::IoasUnmap everything{sizeof(uapi::IoasUnmap), ioas_, 0, ~std::uint64_t{0}};
+  (void)call(fd(), uapi::kIoasUnmap, &everything);
+  if (table_.id) destroy(fd(), *table_.id);
+  destroy(fd(), ioas_);
+}
+
 Status IommufdSpace::add(const vfio::DmaMapping& mapping) {
   uapi::IoasMap request{};
   request.size = sizeof request;
@@ -79,22 +88,24 @@ bool has_cdev_path(const DevicePlace& place) {
   return place.cdev && ::access("/dev/iommu", F_OK) == 0;
 }
 
-Result<OpenedDevice> open_by_cdev(const DevicePlace& place) {
+Result<OpenedDevice> open_by_cdev(const DevicePlace& place, const Inherited* inherited) {
   if (!place.cdev)
     return fail(Errc::unsupported,
                 "the kernel has no character device for it (Linux 6.6 with VFIO_DEVICE_CDEV)");
   OpenedDevice opened;
-  HANDOVER_ASSIGN(opened.device, open_node("/dev/vfio/devices/" + *place.cdev));
-  HANDOVER_ASSIGN(auto iommufd, open_node("/dev/iommu"));
-  uapi::BindIommufd bind{sizeof(uapi::BindIommufd), 0, iommufd.get(), 0};
-  if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound) {
-    // EINVAL is also the kernel's word for a device that somebody else has bound.
-    const auto why = bound.error().sys_errno() == EBUSY    ? " (its group is in use by the other path)"
-                     : bound.error().sys_errno() == EINVAL ? " (is it in use by another process?)"
-                                                           : "";
-    return std::unexpected(
-        std::move(bound).error().with_context(fmt::format("binding {} to iommufd{}", *place.cdev, why)));
+  UniqueFd iommufd;
+  if (inherited) {
+    HANDOVER_ASSIGN(opened.device, inherited->device());
+    HANDOVER_ASSIGN(iommufd, inherited->iommufd());
+  } else {
+    HANDOVER_ASSIGN(opened.device, open_node("/dev/vfio/devices/" + *place.cdev));
   }
+  if (!iommufd) {
+    HANDOVER_ASSIGN(iommufd, open_node("/dev/iommu"));
+  }
+  uapi::BindIommufd bind{sizeof(uapi::BindIommufd), 0, iommufd.get(), 0};
+  if (auto bound = call(opened.device.get(), uapi::kDeviceBindIommufd, &bind); !bound)
+    return explain_bind(place, std::move(bound).error(), inherited != nullptr);
   uapi::IoasAlloc ioas{sizeof(uapi::IoasAlloc), 0, 0};
   HANDOVER_TRY_CONTEXT(call(iommufd.get(), uapi::kIoasAlloc, &ioas), "making an address space");
   auto table = make_dirty_table(iommufd.get(), bind.out_devid, ioas.out_ioas_id);

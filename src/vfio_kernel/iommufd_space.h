@@ -26,6 +26,7 @@ class IommufdSpace final : public DmaSpace {
   /// `table`: the page table that the device is attached to.
   IommufdSpace(UniqueFd fd, std::uint32_t ioas, DirtyTable table)
       : fd_(std::move(fd)), ioas_(ioas), table_(std::move(table)) {}
+  ~IommufdSpace() override;
   int fd() const { return fd_.get(); }
   std::string name() const override { return "iommufd"; }
   std::vector<vfio::TrackerOffer> offers() override;

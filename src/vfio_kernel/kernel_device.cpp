@@ -1,12 +1,16 @@
 #include "vfio_kernel/kernel_device.h"
 
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "handover/base/byte_order.h"
+#include "handover/base/log.h"
 #include "vfio_kernel/ioctl.h"
 
 namespace handover::vfio_kernel {
@@ -55,13 +59,19 @@ Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options) 
 }
 
 Result<std::unique_ptr<KernelDevice>> KernelDevice::open(const KernelOptions& options) {
-  HANDOVER_ASSIGN(const auto place, find_device(options.where));
+  HANDOVER_ASSIGN(const auto inherited, Inherited::parse(options.where));
+  if (inherited && options.path == Path::group)
+    return fail(Errc::invalid_argument, "a descriptor that was left to us is no way by the group");
+  HANDOVER_ASSIGN(const auto place, inherited ? inherited->find_device() : find_device(options.where));
   HANDOVER_TRY(explain_place(place));
   const bool by_cdev =
-      options.path == Path::cdev || (options.path == Path::automatic && has_cdev_path(place));
-  HANDOVER_ASSIGN(auto opened, by_cdev ? open_by_cdev(place) : open_by_group(place));
+      inherited || options.path == Path::cdev || (options.path == Path::automatic && has_cdev_path(place));
+  HANDOVER_ASSIGN(auto opened,
+                  by_cdev ? open_by_cdev(place, inherited ? &*inherited : nullptr) : open_by_group(place));
   std::unique_ptr<KernelDevice> self(new KernelDevice(options.id, std::move(opened)));
   HANDOVER_TRY(self->read_info(place));
+  self->watch_removal();
+  if (inherited) inherited->settle();
   return self;
 }
 
@@ -86,9 +96,9 @@ Status KernelDevice::read_info(const DevicePlace& place) {
     if (!call(fd(), uapi::kDeviceGetIrqInfo, &irq)) irq.flags = irq.count = 0;
     irqs_.push_back({index, irq.flags, irq.count});
   }
-  HANDOVER_ASSIGN(migration_, KernelMigration::probe(fd()));
+  HANDOVER_ASSIGN(migration_, KernelMigration::probe(fd(), loss_));
   if (!migration_) blocker_ = blocker_of(place);
-  if (KernelDmaLog::there(fd())) dma_log_.emplace(fd());
+  if (KernelDmaLog::there(fd())) dma_log_.emplace(fd(), loss_);
   return {};
 }
 
@@ -122,6 +132,7 @@ Result<vfio::RegionInfo> KernelDevice::read_region(std::uint32_t index) const {
 }
 
 Status KernelDevice::check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const {
+  HANDOVER_TRY(loss_.check());
   if (index < regions_.size() && range_fits(offset, size, regions_[index].size)) return {};
   return fail(Errc::invalid_argument, "device `{}`: [{:#x}, +{:#x}) is not in region {}", id_, offset, size,
               index);
@@ -138,8 +149,7 @@ Status KernelDevice::region_read(std::uint32_t index, std::uint64_t offset, std:
     else if (got == 0)
       return fail(Errc::device, "device `{}`: region {} ends at {:#x}", id_, index, offset + done);
     else if (err != EINTR)
-      return std::unexpected(Error(
-          Errc::device, fmt::format("device `{}`: reading region {}: {}", id_, index, errno_text(err)), err));
+      return access_error("reading", index, err);
   }
   return {};
 }
@@ -156,10 +166,30 @@ Status KernelDevice::region_write(std::uint32_t index, std::uint64_t offset,
     else if (put == 0)
       return fail(Errc::device, "device `{}`: region {} ends at {:#x}", id_, index, offset + done);
     else if (err != EINTR)
-      return std::unexpected(Error(
-          Errc::device, fmt::format("device `{}`: writing region {}: {}", id_, index, errno_text(err)), err));
+      return access_error("writing", index, err);
   }
   return {};
+}
+
+std::unexpected<Error> KernelDevice::access_error(std::string_view doing, std::uint32_t index,
+                                                  int err) const {
+  std::string why = errno_text(err);
+  if (err == ENODEV) why += " (the device is gone)";
+  if (err == EIO && index < vfio::kRegionConfig && vfio::kRegionConfig < regions_.size()) {
+    // Vendor, device, command.
+    std::array<std::byte, 6> head{};
+    const auto got =
+        ::pread(fd(), head.data(), head.size(), static_cast<off_t>(regions_[vfio::kRegionConfig].offset));
+    const bool answers =
+        got == static_cast<ssize_t>(head.size()) && load_le<std::uint16_t>(head.data()) != 0xffff;
+    constexpr std::uint16_t kMemoryOrPorts = 3;
+    if (!answers)
+      why += " (the device is gone from its bus)";
+    else if ((load_le<std::uint16_t>(head.data() + 4) & kMemoryOrPorts) == 0)
+      why += " (its BARs are switched off in its command register)";
+  }
+  return std::unexpected(
+      Error(Errc::device, fmt::format("device `{}`: {} region {}: {}", id_, doing, index, why), err));
 }
 
 Result<Mapping> KernelDevice::map_area(std::uint32_t index, const vfio::RegionArea& area) {
@@ -175,6 +205,7 @@ Result<Mapping> KernelDevice::map_area(std::uint32_t index, const vfio::RegionAr
 }
 
 Status KernelDevice::set_irqs(std::uint32_t flags, std::uint32_t index, std::span<const int> eventfds) {
+  HANDOVER_TRY(loss_.check());
   std::vector<std::byte> bytes(sizeof(uapi::IrqSet) + eventfds.size_bytes());
   const uapi::IrqSet head{static_cast<std::uint32_t>(bytes.size()), flags | uapi::kIrqSetActionTrigger, index,
                           0, static_cast<std::uint32_t>(eventfds.size())};
@@ -189,13 +220,47 @@ Status KernelDevice::set_irq_eventfds(std::uint32_t index, std::span<const int> 
   if (index >= irqs_.size() || eventfds.size() > irqs_[index].count)
     return fail(Errc::invalid_argument, "device `{}` has no {} vectors of interrupt index {}", id_,
                 eventfds.size(), index);
+  if (index == vfio::kIrqReq && removal_)
+    return fail(Errc::unsupported, "device `{}`: that the host wants it back is told by on_lost() alone",
+                id_);
   if (eventfds.empty())
     return irqs_[index].count == 0 ? Status{} : set_irqs(uapi::kIrqSetDataNone, index, {});
   // -1 removes a vector, as with the kernel.
   return set_irqs(uapi::kIrqSetDataEventfd, index, eventfds);
 }
 
+void KernelDevice::watch_removal() {
+  if (vfio::kIrqReq >= irqs_.size() || irqs_[vfio::kIrqReq].count == 0) return;
+  UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  const int fds[] = {event.get()};
+  if (auto set = set_irqs(uapi::kIrqSetDataEventfd, vfio::kIrqReq, fds); !event || !set) {
+    log::warn("device `{}`: nobody will be told when the host wants it back{}", id_,
+              set ? "" : ": " + set.error().to_string());
+    return;
+  }
+  removal_.emplace(std::move(event), [this] {
+    auto reason = fmt::format(
+        "device `{}`: the host asks for it back (its driver is being unbound, or it is being taken out), and "
+        "waits "
+        "until it is let go of",
+        id_);
+    log::warn("{}", reason);
+    loss_.lose(reason);
+  });
+}
+
+Status KernelDevice::dma_map(const vfio::DmaMapping& mapping) {
+  HANDOVER_TRY(loss_.check());
+  return opened_.space->map(mapping);
+}
+
+Status KernelDevice::dma_unmap(const vfio::IovaRange& range) {
+  HANDOVER_TRY(opened_.space->unmap(range));
+  return loss_.check();
+}
+
 Status KernelDevice::unmask_irq(std::uint32_t index) {
+  HANDOVER_TRY(loss_.check());
   uapi::IrqSet request{sizeof(uapi::IrqSet), uapi::kIrqSetDataNone | uapi::kIrqSetActionUnmask, index, 0, 1};
   HANDOVER_TRY_CONTEXT(call(fd(), uapi::kDeviceSetIrqs, &request),
                        "device `{}`: unmasking the interrupt of index {}", id_, index);
@@ -203,6 +268,7 @@ Status KernelDevice::unmask_irq(std::uint32_t index) {
 }
 
 Status KernelDevice::reset() {
+  HANDOVER_TRY(loss_.check());
   auto done = call(fd(), uapi::kDeviceReset, nullptr);
   if (!done)
     return std::unexpected(

@@ -18,9 +18,15 @@ bool makes_sense(std::uint64_t features) {
   return (features & vfio::kMigrationStopCopy) != 0;
 }
 
+std::unexpected<Error> data_error(std::string_view doing, int err) {
+  const auto* why = err == ENODEV ? " (its session has ended: it was reset, or is gone)" : "";
+  return std::unexpected(
+      Error(Errc::device, fmt::format("{} the device's state: {}{}", doing, errno_text(err), why), err));
+}
+
 }  // namespace
 
-Result<std::unique_ptr<KernelMigration>> KernelMigration::probe(int device) {
+Result<std::unique_ptr<KernelMigration>> KernelMigration::probe(int device, const Loss& loss) {
   std::uint64_t features = 0;
   auto got = device_feature(device, uapi::kFeatureGet | uapi::kFeatureMigration, features);
   if (!got) {
@@ -32,7 +38,7 @@ Result<std::unique_ptr<KernelMigration>> KernelMigration::probe(int device) {
   features &= vfio::kMigrationStopCopy | vfio::kMigrationP2p | vfio::kMigrationPreCopy;
   if (!makes_sense(features))
     return fail(Errc::unsupported, "its migration supports {:#x}, without STOP_COPY", features);
-  std::unique_ptr<KernelMigration> self(new KernelMigration(device, features));
+  std::unique_ptr<KernelMigration> self(new KernelMigration(device, loss, features));
   self->data_size_ = has_feature(device, uapi::kFeatureMigDataSize, uapi::kFeatureGet);
   if (features & vfio::kMigrationPreCopy) {
     uapi::Feature opt_in{sizeof(uapi::Feature), uapi::kFeatureSet | uapi::kFeaturePrecopyInfoV2};
@@ -43,6 +49,7 @@ Result<std::unique_ptr<KernelMigration>> KernelMigration::probe(int device) {
 }
 
 Result<DeviceState> KernelMigration::state() {
+  HANDOVER_TRY(loss_.check());
   uapi::MigDeviceState data{};
   HANDOVER_TRY_CONTEXT(device_feature(device_, uapi::kFeatureGet | uapi::kFeatureMigDeviceState, data),
                        "asking for the device's state");
@@ -81,6 +88,7 @@ Status KernelMigration::set_state(DeviceState to) {
 }
 
 Result<StateRead> KernelMigration::read(std::span<std::byte> buffer) {
+  HANDOVER_TRY(loss_.check());
   if (!data_ || !vfio::is_saving(last_))
     return fail(Errc::state, "state cannot be read in {}", vfio::to_string(last_));
   const bool stopped = last_ == DeviceState::stop_copy;
@@ -98,11 +106,12 @@ Result<StateRead> KernelMigration::read(std::span<std::byte> buffer) {
     if (err == EINTR) continue;
     // The descriptor blocks, so there is no EAGAIN.
     if (err == ENOMSG && !stopped) return StateRead{StateRead::Kind::nothing_now, 0};
-    return std::unexpected(Error(Errc::device, "reading the device's state: " + errno_text(err), err));
+    return data_error("reading", err);
   }
 }
 
 Status KernelMigration::write(std::span<const std::byte> data) {
+  HANDOVER_TRY(loss_.check());
   if (!data_ || last_ != DeviceState::resuming)
     return fail(Errc::state, "state cannot be written in {}", vfio::to_string(last_));
   while (!data.empty()) {
@@ -113,13 +122,14 @@ Status KernelMigration::write(std::span<const std::byte> data) {
     } else if (put == 0) {
       return fail(Errc::device, "the device takes no more of its state; {} bytes are left", data.size());
     } else if (err != EINTR) {
-      return std::unexpected(Error(Errc::device, "writing the device's state: " + errno_text(err), err));
+      return data_error("writing", err);
     }
   }
   return {};
 }
 
 Result<std::optional<vfio::PrecopyInfo>> KernelMigration::precopy_info() {
+  HANDOVER_TRY(loss_.check());
   if (!data_) return std::nullopt;
   uapi::PrecopyInfo info{};
   info.argsz = sizeof info;
@@ -133,6 +143,7 @@ Result<std::optional<vfio::PrecopyInfo>> KernelMigration::precopy_info() {
 }
 
 Result<std::optional<std::uint64_t>> KernelMigration::stop_copy_size() {
+  HANDOVER_TRY(loss_.check());
   if (!data_size_) return std::nullopt;
   std::uint64_t size = 0;
   HANDOVER_TRY_CONTEXT(device_feature(device_, uapi::kFeatureGet | uapi::kFeatureMigDataSize, size),

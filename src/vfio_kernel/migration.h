@@ -4,6 +4,7 @@
 
 #include "handover/base/unique_fd.h"
 #include "handover/vfio/migration_protocol.h"
+#include "vfio_kernel/loss.h"
 
 namespace handover::vfio_kernel {
 
@@ -12,7 +13,7 @@ namespace handover::vfio_kernel {
 class KernelMigration final : public vfio::MigrationProtocol {
  public:
   /// Asks what the device can; empty if it cannot migrate.
-  static Result<std::unique_ptr<KernelMigration>> probe(int device);
+  static Result<std::unique_ptr<KernelMigration>> probe(int device, const Loss& loss);
 
   std::string_view protocol_name() const override { return "v2 over the kernel's VFIO"; }
   std::uint64_t features() const override { return features_; }
@@ -32,9 +33,11 @@ class KernelMigration final : public vfio::MigrationProtocol {
  private:
   static constexpr std::size_t kChunk = std::size_t{1} << 20;
 
-  KernelMigration(int device, std::uint64_t features) : device_(device), features_(features) {}
+  KernelMigration(int device, const Loss& loss, std::uint64_t features)
+      : device_(device), loss_(loss), features_(features) {}
 
   const int device_;
+  const Loss& loss_;
   const std::uint64_t features_;
   bool data_size_ = false;
   bool reinit_told_ = false;  // PRECOPY_INFO's flags mean something

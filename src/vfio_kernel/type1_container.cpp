@@ -5,6 +5,7 @@
 
 #include "vfio_kernel/device_node.h"
 #include "vfio_kernel/ioctl.h"
+#include "vfio_kernel/refusals.h"
 #include "vfio_kernel/type1_tracker.h"
 
 namespace handover::vfio_kernel {
@@ -14,14 +15,7 @@ Status check_viable(int group, const DevicePlace& place) {
   uapi::GroupStatus status{sizeof(uapi::GroupStatus), 0};
   HANDOVER_TRY_CONTEXT(call(group, uapi::kGroupGetStatus, &status), "asking group {}", *place.group);
   if (status.flags & uapi::kGroupViable) return {};
-  std::string others;
-  for (const auto& other : others_in_group(place))
-    others += fmt::format("{}{} (driver {})", others.empty() ? "" : ", ", other.name,
-                          other.driver.value_or("none"));
-  return fail(
-      Errc::state,
-      "its IOMMU group {} is not viable: all its devices must have VFIO drivers or none; the others are {}",
-      *place.group, others);
+  return explain_not_viable(place);
 }
 
 }  // namespace
@@ -72,13 +66,15 @@ Result<OpenedDevice> open_by_group(const DevicePlace& place) {
     return fail(Errc::unsupported,
                 "the kernel has no type1 v2 containers; is the module vfio_iommu_type1 loaded?");
   OpenedDevice opened;
-  HANDOVER_ASSIGN(opened.group, open_node("/dev/vfio/" + *place.group));
+  auto group = open_node("/dev/vfio/" + *place.group);
+  if (!group) return explain_group_open(place, std::move(group).error());
+  opened.group = std::move(*group);
   HANDOVER_TRY(check_viable(opened.group.get(), place));
   int container_fd = container.get();
   HANDOVER_TRY_CONTEXT(call(opened.group.get(), uapi::kGroupSetContainer, &container_fd),
                        "putting group {} into a container", *place.group);
-  HANDOVER_TRY_CONTEXT(call(container.get(), uapi::kSetIommu, static_cast<unsigned long>(uapi::kType1v2)),
-                       "choosing the type of the container");
+  if (auto set = call(container.get(), uapi::kSetIommu, static_cast<unsigned long>(uapi::kType1v2)); !set)
+    return explain_set_iommu(place, std::move(set).error());
   // The name goes as a C string.
   auto name = place.name;
   HANDOVER_ASSIGN_CONTEXT(const auto device, call(opened.group.get(), uapi::kGroupGetDeviceFd, name.data()),

@@ -18,8 +18,14 @@ enum class Path {
 
 struct KernelOptions {
   std::string id;  ///< the user's name for the device
-  /// A PCI address (`0000:41:00.3`), a folder in sysfs (`/sys/bus/mdev/devices/UUID`), or a character device
-  /// (`/dev/vfio/devices/vfio0`).
+  /// A PCI address (`0000:41:00.3`), a folder in sysfs (`/sys/bus/mdev/devices/UUID`), a character device
+  /// (`/dev/vfio/devices/vfio0`), or the descriptors that somebody with the right to open them has left to
+  /// this process: `fd=N` of a character device and, if this process may not open /dev/iommu,
+  /// `fd=N,iommufd=M`.
+  ///
+  /// N must be as it was opened, bound to no iommufd.  When the device is open N is closed, since a device
+  /// goes back to the host only when nothing has it open; after a failure N is the caller's as before.  M may
+  /// serve several devices: it stays open, and is made close-on-exec.
   std::string where;
   Path path = Path::automatic;
 };
@@ -29,6 +35,9 @@ struct KernelOptions {
 /// not viable.
 ///
 /// What the device maps for its DMA is mapped in an address space of its own.
+///
+/// The device is lost when the host asks for it back (VFIO's REQ interrupt, where its driver has one; a
+/// thread of the device's waits for it).  The host waits until the device is closed.
 Result<std::unique_ptr<vfio::Device>> open_device(const KernelOptions& options);
 
 }  // namespace handover::vfio_kernel
