@@ -46,10 +46,9 @@ DirtyTable make_dirty_table(int iommufd, std::uint32_t device, std::uint32_t ioa
   return {table.out_hwpt_id};
 }
 
-// The iommufd, and even the device, may be somebody else's as well, who goes on: nothing of ours stays there.
 IommufdSpace::~IommufdSpace() {
   uapi::IoasUnmap everything{sizeof(uapi::IoasUnmap), ioas_, 0, ~std::uint64_t{0}};
-  (void)call(fd(), uapi::kIoasUnmap, &everything);
+  (void)call(fd(), uapi::kIoasUnmap, &everything);  // ENOENT: there was nothing
   if (table_.id) destroy(fd(), *table_.id);
   destroy(fd(), ioas_);
 }

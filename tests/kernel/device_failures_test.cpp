@@ -1,6 +1,7 @@
 // What goes wrong with devices behind a real kernel's VFIO while a program has them open.  Runs inside the
 // test VM, started by failures_test, which says in the environment which devices there are.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -59,6 +60,27 @@ TEST_P(LockedMemory, ItsLimitAndHowToRaiseItAreSaid) {
   // What was refused can be had in the limit.
   EXPECT_TRUE((*device)->dma_unmap({Iova{0}, 32 * KiB}));
   EXPECT_TRUE((*device)->dma_map({.iova = Iova{MiB}, .size = 32 * KiB, .host = block.data()}));
+}
+
+// With the limit of 64 KiB: what the first device has mapped must be let go of for the second.
+TEST(LockedMemoryOfAnInheritedIommufd, GoesWithTheDevice) {
+  const auto vfio_dev = std::filesystem::path("/sys/bus/pci/devices") / variable("HANDOVER_EDU") / "vfio-dev";
+  const auto node =
+      "/dev/vfio/devices/" + std::filesystem::directory_iterator(vfio_dev)->path().filename().string();
+  const UniqueFd iommu(::open("/dev/iommu", O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(iommu);
+  const auto memory = GuestMemory::create(MiB).value();
+  for (int round = 0; round < 3; ++round) {
+    const int fd = ::open(node.c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_GE(fd, 0);
+    auto device = open_device({.id = "edu", .where = fmt::format("fd={},iommufd={}", fd, iommu.get())});
+    ASSERT_TRUE(device) << device.error().to_string();
+    EXPECT_EQ(::fcntl(fd, F_GETFD), -1) << "it was taken over";
+    EXPECT_NE(::fcntl(iommu.get(), F_GETFD), -1) << "it is still ours";
+    const auto mapped =
+        (*device)->dma_map({.iova = Iova{0}, .size = 48 * KiB, .host = memory->blocks()[0]->data()});
+    ASSERT_TRUE(mapped) << "round " << round << ": " << mapped.error().to_string();
+  }
 }
 
 TEST_P(InUse, AnotherDeviceOfTheGroupInThisProcessIsSaid) {
