@@ -29,19 +29,6 @@ std::string known_kinds() {
   return fmt::format("{}", fmt::join(forms, " or "));
 }
 
-// Another may have left it anywhere, also in the middle of a migration.
-Result<std::unique_ptr<vfio::Device>> open_kernel_device(const DeviceTarget& target,
-                                                         const OpenOptions& options) {
-  HANDOVER_ASSIGN(auto device, vfio_kernel::open_device({.id = target.to_string(), .where = target.path}));
-  auto* migration = device->migration();
-  if (!migration || options.keep_state) return device;
-  HANDOVER_ASSIGN(const auto state, migration->state());
-  if (state == vfio::DeviceState::running || migration->set_state(vfio::DeviceState::running)) return device;
-  HANDOVER_TRY_CONTEXT(device->reset(), "{} does not go from {} to running", target.to_string(),
-                       vfio::to_string(state));
-  return device;
-}
-
 }  // namespace
 
 Result<DeviceTarget> DeviceTarget::parse(std::string_view text) {
@@ -70,7 +57,8 @@ Result<std::unique_ptr<vfio::Device>> open_target(const DeviceTarget& target, Gu
       return vfio_user::connect({target.to_string(), target.path, options.timeout, options.keep_state},
                                 memory, std::move(cancel));
     case DeviceTarget::Kind::vfio:
-      return open_kernel_device(target, options);
+      return vfio_kernel::open_device(
+          {.id = target.to_string(), .where = target.path, .keep_state = options.keep_state});
   }
   return fail(Errc::unsupported, "no way to open {}", target.to_string());
 }

@@ -250,7 +250,8 @@ void add_run(CLI::App& app, int& exit_code) {
   command
       ->add_option("--device", options->devices,
                    "vfio-user,socket=PATH,id=NAME or vfio-pci,host=ADDRESS,id=NAME (or sysfsdev=FOLDER, or "
-                   "fd=N), and [,slot=N][,dirty-page-tracking=KIND][,pre-copy-dirty-page-tracking=on|off]; "
+                   "fd=N[,iommufd=M]), and "
+                   "[,slot=N][,dirty-page-tracking=KIND][,pre-copy-dirty-page-tracking=on|off]; "
                    "may be repeated")
       ->take_all();
   command->add_flag("--viommu", options->config.viommu,

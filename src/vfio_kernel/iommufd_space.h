@@ -26,7 +26,8 @@ class IommufdSpace final : public DmaSpace {
   /// `table`: the page table that the device is attached to.
   IommufdSpace(UniqueFd fd, std::uint32_t ioas, DirtyTable table)
       : fd_(std::move(fd)), ioas_(ioas), table_(std::move(table)) {}
-  /// The iommufd may be somebody else's as well, who goes on: nothing of ours stays in it.
+  /// The iommufd, and even the device, may be somebody else's as well, who goes on: nothing of ours stays
+  /// there.
   ~IommufdSpace() override;
   int fd() const { return fd_.get(); }
   std::string name() const override { return "iommufd"; }

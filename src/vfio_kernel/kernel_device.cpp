@@ -70,9 +70,18 @@ Result<std::unique_ptr<KernelDevice>> KernelDevice::open(const KernelOptions& op
                   by_cdev ? open_by_cdev(place, inherited ? &*inherited : nullptr) : open_by_group(place));
   std::unique_ptr<KernelDevice> self(new KernelDevice(options.id, std::move(opened)));
   HANDOVER_TRY(self->read_info(place));
+  if (!options.keep_state) HANDOVER_TRY(self->set_running());
   self->watch_removal();
   if (inherited) inherited->settle();
   return self;
+}
+
+Status KernelDevice::set_running() {
+  if (!migration_) return {};
+  HANDOVER_ASSIGN(const auto state, migration_->state());
+  if (state == vfio::DeviceState::running || migration_->set_state(vfio::DeviceState::running)) return {};
+  HANDOVER_TRY_CONTEXT(reset(), "it does not go from {} to running", vfio::to_string(state));
+  return {};
 }
 
 Status KernelDevice::read_info(const DevicePlace& place) {
@@ -251,7 +260,12 @@ void KernelDevice::watch_removal() {
 
 Status KernelDevice::dma_map(const vfio::DmaMapping& mapping) {
   HANDOVER_TRY(loss_.check());
-  return opened_.space->map(mapping);
+  auto mapped = opened_.space->map(mapping);
+  if (mapped || !mapping.peer) return mapped;
+  // Not every IOMMU's interface takes another device's registers (iommufd does not): no DMA goes there then,
+  // and the devices work all the same.
+  log::warn("device `{}` does not reach the memory of another by DMA: {}", id_, mapped.error().to_string());
+  return {};
 }
 
 Status KernelDevice::dma_unmap(const vfio::IovaRange& range) {

@@ -52,6 +52,7 @@ class KernelDevice final : public vfio::Device {
   KernelDevice(std::string id, OpenedDevice opened) : id_(std::move(id)), opened_(std::move(opened)) {}
   int fd() const { return opened_.device.get(); }
   Status read_info(const DevicePlace& place);
+  Status set_running();
   Result<vfio::RegionInfo> read_region(std::uint32_t index) const;
   Status check_access(std::uint32_t index, std::uint64_t offset, std::uint64_t size) const;
   Status set_irqs(std::uint32_t flags, std::uint32_t index, std::span<const int> eventfds);

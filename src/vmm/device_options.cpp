@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kSpelling =
     "vfio-user,socket=/path/to/socket,id=NAME or vfio-pci,host=0000:41:00.3,id=NAME (or "
-    "sysfsdev=/sys/bus/mdev/devices/UUID, or fd=N), and where wanted "
+    "sysfsdev=/sys/bus/mdev/devices/UUID, or fd=N[,iommufd=M]), and where wanted "
     "[,slot=N][,dirty-page-tracking=auto|device|iommufd|type1|all][,pre-copy-dirty-page-tracking=on|off]";
 
 bool sound_id(std::string_view id) {
@@ -39,6 +39,7 @@ class DeviceParser {
       HANDOVER_TRY(first ? take_kind(part) : take(part));
     }
     HANDOVER_TRY(check_complete());
+    if (!iommufd_.empty()) options_.host += fmt::format(",iommufd={}", iommufd_);
     return options_;
   }
 
@@ -83,6 +84,8 @@ class DeviceParser {
         return fail(Errc::invalid_argument, "device `{}`: where it is is given twice; write {}", text_,
                     kSpelling);
       options_.host = key == "fd" ? fmt::format("fd={}", value) : std::string(value);
+    } else if (kernel() && key == "iommufd") {
+      iommufd_ = value;
     } else {
       return not_understood(part);
     }
@@ -105,6 +108,8 @@ class DeviceParser {
     if (!missing && options_.id.empty()) missing = "id";
     if (missing)
       return fail(Errc::invalid_argument, "device `{}`: {} is missing; write {}", text_, missing, kSpelling);
+    if (!iommufd_.empty() && !seen_.contains("fd"))
+      return fail(Errc::invalid_argument, "device `{}`: iommufd goes with fd; write {}", text_, kSpelling);
     if (!sound_id(options_.id))
       return fail(Errc::invalid_argument,
                   "device `{}`: an id has 1 to {} letters, digits, `-`, `_` or `.`; write {}", text_,
@@ -114,6 +119,7 @@ class DeviceParser {
 
   const std::string_view text_;
   DeviceOptions options_;
+  std::string_view iommufd_;
   std::set<std::string_view> seen_;
 };
 

@@ -19,15 +19,17 @@ json quickly() {
   return {{"max-bandwidth", 0}, {"downtime-limit", 60000}};
 }
 
-std::string mtty(std::size_t index) {
-  const char* text = std::getenv("HANDOVER_MTTY");
+std::string word_of(const char* variable, std::size_t index) {
+  const char* text = std::getenv(variable);
   std::istringstream words(text ? text : "");
   const std::vector<std::string> all{std::istream_iterator<std::string>(words), {}};
   return all.at(index);
 }
-std::string edu() {
-  const char* text = std::getenv("HANDOVER_EDU");
-  return text ? text : "";
+std::string mtty(std::size_t index) {
+  return word_of("HANDOVER_MTTY", index);
+}
+std::string edu(std::size_t index) {
+  return word_of("HANDOVER_EDU", index);
 }
 
 SideOptions small(std::vector<std::string> more = {}) {
@@ -156,7 +158,7 @@ TEST(KernelMachine, ADeviceReachesWhatTheGuestLetsItAndKeepsTheMachineHere) {
     SCOPED_TRACE(way.name);
     TestFolder folder;
     auto more = way.more;
-    more.insert(more.begin(), {"--device", fmt::format("vfio-pci,host={},id=edu0", edu())});
+    more.insert(more.begin(), {"--device", fmt::format("vfio-pci,host={},id=edu0", edu(0))});
     Side machine(folder, "source", small(std::move(more)), false);
     ASSERT_NO_FATAL_FAILURE(expect_whole(machine, "edu-rounds", 2, "of DMA"));
 
@@ -176,6 +178,42 @@ TEST(KernelMachine, ADeviceReachesWhatTheGuestLetsItAndKeepsTheMachineHere) {
     ASSERT_NO_FATAL_FAILURE(migrate(machine, destination.listening_on(), folder));
     destination.expect_progress("there");
   }
+}
+
+// Each has registers that are mapped, and peer to peer is on; whether the host's IOMMU lets one reach the
+// other's is its affair, and no reason not to run.
+TEST(KernelMachine, TwoDevicesOfTheKernelRunSideBySide) {
+  TestFolder folder;
+  Side machine(folder, "source",
+               small({"--device", fmt::format("vfio-pci,host={},id=edu0", edu(0)), "--device",
+                      fmt::format("vfio-pci,host={},id=edu1", edu(1))}),
+               false);
+  ASSERT_NO_FATAL_FAILURE(expect_whole(machine, "edu-rounds", 3, "of DMA"));
+  ASSERT_TRUE(machine.ask("stop"));
+  ASSERT_TRUE(machine.ask("cont"));
+  expect_whole(machine, "edu-rounds", 3, "after a stop");
+}
+
+// The host takes its device back while a guest uses it: the guest goes on without, and so can the host.
+TEST(KernelMachine, ADeviceThatTheHostWantsBackIsLostAndLetGoOf) {
+  TestFolder folder;
+  Side machine(folder, "source", small({"--device", fmt::format("vfio-pci,host={},id=edu0", edu(0))}), false);
+  ASSERT_NO_FATAL_FAILURE(expect_whole(machine, "edu-rounds", 2, "of DMA"));
+  const auto unbind = fmt::format("echo {} > /sys/bus/pci/drivers/vfio-pci/unbind", edu(0));
+  auto host = cli::ChildProcess::start({"/bin/sh", "-c", unbind}, {.name = "unbind", .stderr_path = {}});
+  ASSERT_TRUE(host) << host.error().to_string();
+  wait_until("the guest to miss its device", [&] { return count(machine, "devices-lost") == 1; });
+  machine.expect_progress("without the device");
+  const auto refused = machine.ask("migrate", {{"uri", "unix:" + folder.file("nobody")}});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().to_string(), HasSubstr("the host asks for it back"));
+  EXPECT_TRUE(host->alive()) << "the host waits for the device to be let go of";
+  ASSERT_TRUE(machine.ask("device_del", {{"id", "edu0"}}));
+  wait_until("the host to have its device", [&] { return !host->alive(); });
+
+  Side destination(folder, "destination", small(), true);
+  ASSERT_NO_FATAL_FAILURE(migrate(machine, destination.listening_on(), folder));
+  destination.expect_progress("there");
 }
 
 }  // namespace

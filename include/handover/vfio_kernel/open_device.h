@@ -28,6 +28,9 @@ struct KernelOptions {
   /// serve several devices: it stays open, and is made close-on-exec.
   std::string where;
   Path path = Path::automatic;
+  /// The device stays in the migration state in which somebody before left it, as the kernel keeps it;
+  /// otherwise it is set running, by a reset if need be.
+  bool keep_state = false;
 };
 
 /// Opens a device of the kernel's VFIO.  A failure says what stands in the way and, where there is one, the

@@ -36,9 +36,10 @@ inline constexpr std::size_t kMaxDeviceId = 63;
 /// PCI slots 1 to 31.
 inline constexpr std::size_t kMaxDevices = 31;
 
-/// Parses `vfio-user,socket=PATH,id=NAME`, `vfio-pci,host=ADDRESS,id=NAME` (or `sysfsdev=FOLDER`, `fd=N`) or
-/// `vfio:WHERE,id=NAME`, and what may follow: `slot=N`, `dirty-page-tracking=auto|device|iommufd|type1|all`,
-/// `pre-copy-dirty-page-tracking=on|off` (keys in any order).  A failure shows the correct spelling.
+/// Parses `vfio-user,socket=PATH,id=NAME`, `vfio-pci,host=ADDRESS,id=NAME` (or `sysfsdev=FOLDER`,
+/// `fd=N[,iommufd=M]`) or `vfio:WHERE,id=NAME`, and what may follow: `slot=N`,
+/// `dirty-page-tracking=auto|device|iommufd|type1|all`, `pre-copy-dirty-page-tracking=on|off` (keys in any
+/// order).  A failure shows the correct spelling.
 Result<DeviceOptions> parse_device_option(std::string_view text);
 /// Whether one device alone is described well: id, where it is, slot.
 Status check_device(const DeviceOptions& device);
