@@ -113,6 +113,20 @@ TEST_P(Edu, ItCannotMigrateAndAllOfMemoryCountsAsWritten) {
         vfio::DmaDirtySource::create("device `edu`", vfio::offers_of(*device_), view, {.tracker = kind}));
 }
 
+// The registers of a device, mapped into this process, as a target for the DMA of another.
+TEST_P(Edu, ThatItCannotReachAPeerIsNoFailureAndAnythingElseIs) {
+  ASSERT_NE(device_->region(0).flags & vfio::kRegionMmap, 0u);
+  auto registers = device_->map_area(0, {0, device_->region(0).size});
+  ASSERT_TRUE(registers) << registers.error().to_string();
+  vfio::DmaMapping peer{
+      .iova = kUnmapped, .size = registers->size(), .host = registers->data(), .peer = true};
+  EXPECT_TRUE(device_->dma_map(peer));
+  EXPECT_TRUE(device_->dma_unmap({peer.iova, peer.size}));
+  peer.peer = false;
+  // A type1 container takes it.
+  EXPECT_EQ(device_->dma_map(peer).has_value(), GetParam() == Path::group);
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, Edu, testing::Values(Path::cdev, Path::group),
                          [](const auto& about) { return about.param == Path::cdev ? "cdev" : "group"; });
 

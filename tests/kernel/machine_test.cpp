@@ -2,11 +2,13 @@
 // (run-vm): HANDOVER_MTTY names two mediated devices of the sample driver mtty, HANDOVER_EDU is QEMU's edu
 // under vfio-pci, behind an emulated IOMMU.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 
 #include <filesystem>
 #include <sstream>
 
+#include "handover/base/unique_fd.h"
 #include "integration/two_machines.h"
 
 namespace handover::test {
@@ -150,6 +152,20 @@ TEST(KernelMachine, ADeviceComesAndGoesWhileItRunsAndNothingOfItStays) {
   }
   EXPECT_EQ(fds(), before);
   EXPECT_EQ(count(machine, "mismatches"), 0u);
+}
+
+TEST(KernelMachine, TakesADeviceThatWasOpenedForIt) {
+  TestFolder folder;
+  const auto nodes = std::filesystem::directory_iterator(mtty(0) + "/vfio-dev");
+  const auto node = "/dev/vfio/devices/" + nodes->path().filename().string();
+  UniqueFd device(::open(node.c_str(), O_RDWR));  // inherited
+  UniqueFd iommufd(::open("/dev/iommu", O_RDWR));
+  ASSERT_TRUE(device && iommufd);
+  Side machine(
+      folder, "source",
+      small({"--device", fmt::format("vfio-pci,fd={},iommufd={},id=uart0", device.get(), iommufd.get())}),
+      false);
+  expect_whole(machine, "uart-bytes", 2, "at work");
 }
 
 // What a guest has a device do to its memory by DMA, through the IOMMU of the host.
