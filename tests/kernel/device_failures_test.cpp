@@ -158,7 +158,7 @@ TEST_P(InUse, AnotherProcessIsNamed) {
   ::close(ready[1]);
 }
 
-// Mission notes: VFIO's REQ interrupt.
+// VFIO's REQ interrupt.
 TEST_P(TakenAway, TheHostsWishIsToldAndGrantedWhenTheDeviceIsClosed) {
   const auto name = variable("HANDOVER_EDU");
   const auto folder = "/sys/bus/pci/devices/" + name;
