@@ -16,6 +16,7 @@ void Loss::lose(const std::string& reason) {
   lost_.store(true, std::memory_order_release);
   const auto handlers = std::exchange(handlers_, {});
   lock.unlock();
+  waits_.cancel(reason);
   for (const auto& handler : handlers)
     handler(reason);
 }

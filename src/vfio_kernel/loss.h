@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "handover/base/cancel.h"
 #include "handover/base/result.h"
 
 namespace handover::vfio_kernel {
@@ -16,6 +17,8 @@ class Loss {
   bool lost() const { return lost_.load(std::memory_order_acquire); }
   /// Errc::closed with the reason once it is lost.
   Status check() const;
+  /// Cancelled at the loss: ends a wait for the device.
+  CancelToken token() const { return waits_.token(); }
   /// The first reason stays; the handlers are called, on this thread and under no lock.
   void lose(const std::string& reason);
   /// Called once: at the loss, or at once if that has been.
@@ -26,6 +29,7 @@ class Loss {
   mutable std::mutex mutex_;  // leaf
   std::string reason_;        // written before lost_ is set, and never after
   std::vector<std::function<void(std::string)>> handlers_;
+  CancelSource waits_;
 };
 
 }  // namespace handover::vfio_kernel

@@ -1,9 +1,8 @@
 #include "vfio_kernel/migration.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 
+#include "vfio_kernel/data_descriptor.h"
 #include "vfio_kernel/ioctl.h"
 
 namespace handover::vfio_kernel {
@@ -16,12 +15,6 @@ namespace {
 /// The combinations of the three bits that there are: STOP_COPY always, the others or not.
 bool makes_sense(std::uint64_t features) {
   return (features & vfio::kMigrationStopCopy) != 0;
-}
-
-std::unexpected<Error> data_error(std::string_view doing, int err) {
-  const auto* why = err == ENODEV ? " (its session has ended: it was reset, or is gone)" : "";
-  return std::unexpected(
-      Error(Errc::device, fmt::format("{} the device's state: {}{}", doing, errno_text(err), why), err));
 }
 
 }  // namespace
@@ -94,38 +87,17 @@ Result<StateRead> KernelMigration::read(std::span<std::byte> buffer) {
   const bool stopped = last_ == DeviceState::stop_copy;
   // Never after the end.
   if (ended_) return StateRead{StateRead::Kind::end, 0};
-  for (;;) {
-    const auto got = ::read(data_.get(), buffer.data(), buffer.size());
-    const int err = errno;
-    if (got > 0) return StateRead{StateRead::Kind::data, static_cast<std::size_t>(got)};
-    if (got == 0) {
-      // Before STOP_COPY some drivers say so what others say with ENOMSG.
-      ended_ = stopped;
-      return StateRead{stopped ? StateRead::Kind::end : StateRead::Kind::nothing_now, 0};
-    }
-    if (err == EINTR) continue;
-    // The descriptor blocks, so there is no EAGAIN.
-    if (err == ENOMSG && !stopped) return StateRead{StateRead::Kind::nothing_now, 0};
-    return data_error("reading", err);
-  }
+  auto got = read_state(data_.get(), stopped, buffer, loss_.token());
+  if (!got) HANDOVER_TRY(loss_.check());
+  if (got && got->kind == StateRead::Kind::end) ended_ = true;
+  return got;
 }
 
 Status KernelMigration::write(std::span<const std::byte> data) {
   HANDOVER_TRY(loss_.check());
   if (!data_ || last_ != DeviceState::resuming)
     return fail(Errc::state, "state cannot be written in {}", vfio::to_string(last_));
-  while (!data.empty()) {
-    const auto put = ::write(data_.get(), data.data(), data.size());
-    const int err = errno;
-    if (put > 0) {
-      data = data.subspan(static_cast<std::size_t>(put));
-    } else if (put == 0) {
-      return fail(Errc::device, "the device takes no more of its state; {} bytes are left", data.size());
-    } else if (err != EINTR) {
-      return data_error("writing", err);
-    }
-  }
-  return {};
+  return write_state(data_.get(), data);
 }
 
 Result<std::optional<vfio::PrecopyInfo>> KernelMigration::precopy_info() {
