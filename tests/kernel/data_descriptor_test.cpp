@@ -5,24 +5,17 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <iterator>
-#include <sstream>
 
 #include "handover/base/units.h"
 #include "handover/vfio_kernel/open_device.h"
 #include "traced_reads.h"
+#include "vm_devices.h"
 
 namespace handover::vfio_kernel {
 namespace {
 
 constexpr std::int64_t kState = 60;  // bytes of an mtty's state: Linux 6.12, samples/vfio-mdev/mtty.c
 constexpr const char* kData = "mtty_mig";
-
-std::vector<std::string> mttys() {
-  const char* text = std::getenv("HANDOVER_MTTY");
-  std::istringstream words(text ? text : "");
-  return {std::istream_iterator<std::string>(words), {}};
-}
 
 TracedRun trace_handover(std::vector<std::string> arguments) {
   const char* program = std::getenv("HANDOVER_PROGRAM");
@@ -60,7 +53,7 @@ void expect_read_once_and_well(const TracedRun& run) {
 class DataDescriptor : public testing::Test {
  protected:
   void SetUp() override {
-    names_ = mttys();
+    names_ = vm_devices("HANDOVER_MTTY");
     ASSERT_EQ(names_.size(), 2u);
     one_ = "vfio:" + names_[0];
     other_ = "vfio:" + names_[1];

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -18,6 +17,7 @@
 #include "handover/memory/guest_memory.h"
 #include "handover/vfio/dma_dirty_source.h"
 #include "handover/vfio_kernel/open_device.h"
+#include "vm_devices.h"
 
 namespace handover::vfio_kernel {
 namespace {
@@ -31,9 +31,9 @@ constexpr Iova kUnmapped{0x900000};
 class Edu : public testing::TestWithParam<Path> {
  protected:
   void SetUp() override {
-    const char* address = std::getenv("HANDOVER_EDU");
-    ASSERT_NE(address, nullptr);
-    auto device = open_device({.id = "edu", .where = address, .path = GetParam()});
+    const auto addresses = vm_devices("HANDOVER_EDU");
+    ASSERT_FALSE(addresses.empty());
+    auto device = open_device({.id = "edu", .where = addresses[0], .path = GetParam()});
     ASSERT_TRUE(device) << device.error().to_string();
     device_ = std::move(*device);
     memory_ = GuestMemory::create(MiB).value();

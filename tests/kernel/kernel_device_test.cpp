@@ -5,15 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <numeric>
-#include <sstream>
 
 #include "handover/base/byte_order.h"
 #include "handover/base/units.h"
 #include "handover/vfio_abi/device_state.h"
 #include "handover/vfio_kernel/open_device.h"
+#include "vm_devices.h"
 
 namespace handover::vfio_kernel {
 namespace {
@@ -21,12 +20,6 @@ namespace {
 using testing::HasSubstr;
 using vfio::DeviceState;
 using vfio::StateRead;
-
-std::vector<std::string> mttys() {
-  const char* text = std::getenv("HANDOVER_MTTY");
-  std::istringstream words(text ? text : "");
-  return {std::istream_iterator<std::string>(words), {}};
-}
 
 std::size_t open_fds() {
   std::size_t count = 0;
@@ -67,7 +60,7 @@ std::vector<std::byte> read_all(vfio::MigrationProtocol& from, std::size_t piece
 class KernelDevice : public testing::TestWithParam<Path> {
  protected:
   void SetUp() override {
-    names_ = mttys();
+    names_ = vm_devices("HANDOVER_MTTY");
     ASSERT_EQ(names_.size(), 2u) << "HANDOVER_MTTY names two mediated devices";
   }
   std::unique_ptr<vfio::Device> open(std::size_t which) {

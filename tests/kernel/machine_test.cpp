@@ -6,10 +6,10 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
-#include <sstream>
 
 #include "handover/base/unique_fd.h"
 #include "integration/two_machines.h"
+#include "vm_devices.h"
 
 namespace handover::test {
 namespace {
@@ -21,17 +21,11 @@ json quickly() {
   return {{"max-bandwidth", 0}, {"downtime-limit", 60000}};
 }
 
-std::string word_of(const char* variable, std::size_t index) {
-  const char* text = std::getenv(variable);
-  std::istringstream words(text ? text : "");
-  const std::vector<std::string> all{std::istream_iterator<std::string>(words), {}};
-  return all.at(index);
-}
 std::string mtty(std::size_t index) {
-  return word_of("HANDOVER_MTTY", index);
+  return vm_devices("HANDOVER_MTTY").at(index);
 }
 std::string edu(std::size_t index) {
-  return word_of("HANDOVER_EDU", index);
+  return vm_devices("HANDOVER_EDU").at(index);
 }
 
 SideOptions small(std::vector<std::string> more = {}) {

@@ -7,9 +7,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -20,6 +18,7 @@
 #include "handover/vfio_kernel/open_device.h"
 #include "vfio_kernel/device_place.h"
 #include "vfio_kernel/ioctl.h"
+#include "vm_devices.h"
 
 namespace handover::vfio_kernel {
 namespace {
@@ -46,9 +45,9 @@ vfio::DmaChange mapping(const GuestMemory& memory, std::uint64_t iova, std::uint
 class Type1OnEdu : public testing::Test {
  protected:
   void SetUp() override {
-    const char* address = std::getenv("HANDOVER_EDU");
-    ASSERT_NE(address, nullptr);
-    const auto place = find_device(address);
+    const auto addresses = vm_devices("HANDOVER_EDU");
+    ASSERT_FALSE(addresses.empty());
+    const auto place = find_device(addresses[0]);
     ASSERT_TRUE(place) << place.error().to_string();
     auto opened = open_by_group(*place);
     ASSERT_TRUE(opened) << opened.error().to_string();
@@ -159,11 +158,7 @@ TEST_F(Type1OnEdu, AnUnmappingBringsItsDirtAndOneThatIsNotTrackedIsAllWritten) {
 }
 
 std::unique_ptr<vfio::Device> open_mtty(Path path) {
-  const char* text = std::getenv("HANDOVER_MTTY");
-  std::istringstream words(text ? text : "");
-  std::string where;
-  words >> where;
-  auto device = open_device({.id = "mtty", .where = where, .path = path});
+  auto device = open_device({.id = "mtty", .where = vm_devices("HANDOVER_MTTY").at(0), .path = path});
   EXPECT_TRUE(device) << device.error().to_string();
   return device ? std::move(*device) : nullptr;
 }
