@@ -114,8 +114,16 @@ Status EduDriver::finish() {
   return compare_target();
 }
 
+Status EduDriver::unless_gone(Status done) {
+  return !done && gone() ? Status{} : done;
+}
+
 Status EduDriver::on_interrupt() {
   if (!running() || gone()) return {};
+  return unless_gone(take_interrupt());
+}
+
+Status EduDriver::take_interrupt() {
   const auto status = read(edu::kInterruptStatus);
   write(edu::kInterruptAcknowledge, status);
   bus_.store<std::uint32_t>(lines::kBase + lines::kEndOfInterrupt, edu_.slot);
@@ -137,6 +145,11 @@ Status EduDriver::work(bool more) {
     return begin(EduRegisters::kToDevice);
   }
   if (registers_.clock - edu_.since < kInterruptPatience || gone()) return {};
+  return unless_gone(watch());
+}
+
+// No interrupt has come for a long time.
+Status EduDriver::watch() {
   edu_.since = registers_.clock;
   if ((read(edu::kInterruptStatus) & edu::kDmaDone) == 0)
     return wrong(fmt::format("a transfer does not end (command register {:#x})", read(edu::kDmaCommand)));

@@ -46,8 +46,12 @@ class EduDriver {
   Status compare_target() const;
   Result<std::uint64_t> reach(Gpa page, std::uint32_t flags);
   Status forget();
+  Status take_interrupt();
+  Status watch();
   /// True if the device is gone, which is then noted.
   bool gone();
+  /// A device may go at any moment, and reads as ones from then on: then nothing is wrong.
+  Status unless_gone(Status done);
   std::unexpected<Error> wrong(std::string what) const;
 
   GuestRam ram_;

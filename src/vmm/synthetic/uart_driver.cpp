@@ -61,8 +61,14 @@ Status UartDriver::on_interrupt() {
   return {};
 }
 
+// A device may go at any moment, and reads as ones from then on.
 Status UartDriver::receive() {
   if (gone()) return {};
+  auto compared = compare_all();
+  return !compared && gone() ? Status{} : compared;
+}
+
+Status UartDriver::compare_all() {
   HANDOVER_TRY(compare("its line control", uart::kEightBits, read(uart::kLineControl)));
   HANDOVER_TRY(compare("its modem control", uart::kModemReady, read(uart::kModemControl)));
   HANDOVER_TRY(

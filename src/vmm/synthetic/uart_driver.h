@@ -37,6 +37,7 @@ class UartDriver {
   std::uint8_t byte_at(std::uint64_t number) const;
   std::uint8_t scratch() const;
   Status receive();
+  Status compare_all();
   Status send();
   Status compare(const char* what, std::uint8_t expected, std::uint8_t got) const;
   /// True if the device is gone, which is then noted.

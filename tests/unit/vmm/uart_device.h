@@ -35,6 +35,7 @@ class UartDevice final : public vfio::Device {
   /// What a test does to it, or asks of it.
   std::atomic<bool> drop_interrupts{false};
   std::atomic<bool> gone{false};
+  int bytes_until_gone = -1;  ///< counted while it is not negative
   std::deque<std::uint8_t> fifo;
   int unmasked = 0;
   bool line_installed() const { return eventfd_ >= 0; }
@@ -104,6 +105,7 @@ class UartDevice final : public vfio::Device {
     if (fifo.empty()) return 0;
     const auto value = fifo.front();
     fifo.pop_front();
+    if (bytes_until_gone >= 0 && bytes_until_gone-- == 0) gone = true;
     return value;
   }
 
