@@ -8,6 +8,7 @@
 
 #include <array>
 #include <thread>
+#include <vector>
 
 #include "handover/base/unique_fd.h"
 #include "vfio_kernel/loss.h"
@@ -31,7 +32,8 @@ class DataDescriptor : public testing::Test {
     return read_state(data.get(), stopped, buffer, loss.token(), patience);
   }
   void produce(std::size_t bytes) {
-    ASSERT_EQ(::write(driver.get(), buffer.data(), bytes), static_cast<ssize_t>(bytes));
+    const std::vector<std::byte> state(bytes);
+    ASSERT_EQ(::write(driver.get(), state.data(), bytes), static_cast<ssize_t>(bytes));
   }
   UniqueFd data, driver;
   Loss loss;
