@@ -20,6 +20,7 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
   /// As the real device says; error: as this one does.  From any thread while no migration is under way.
   Result<vfio::DeviceState> state_now() const {
     if (in_error_) return vfio::DeviceState::error;
+    std::lock_guard lock(protocol_mutex_);
     return real_->migration()->state();
   }
   /// How often it lost what it held.
@@ -101,19 +102,29 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
       gate = gate_;
     }
     if (gate) gate(to);
-    return pass(Call::set_state, [&] { return real_->migration()->set_state(to); });
+    return pass(Call::set_state, [&] {
+      return protocol([&](vfio::MigrationProtocol& migration) { return migration.set_state(to); });
+    });
   }
   Result<vfio::StateRead> read(std::span<std::byte> buffer) override {
-    return pass(Call::read, [&] { return real_->migration()->read(buffer); });
+    return pass(Call::read, [&] {
+      return protocol([&](vfio::MigrationProtocol& migration) { return migration.read(buffer); });
+    });
   }
   Status write(std::span<const std::byte> data) override {
-    return pass(Call::write, [&] { return real_->migration()->write(data); });
+    return pass(Call::write, [&] {
+      return protocol([&](vfio::MigrationProtocol& migration) { return migration.write(data); });
+    });
   }
   Result<std::optional<vfio::PrecopyInfo>> precopy_info() override {
-    return pass(Call::precopy_info, [&] { return real_->migration()->precopy_info(); });
+    return pass(Call::precopy_info, [&] {
+      return protocol([&](vfio::MigrationProtocol& migration) { return migration.precopy_info(); });
+    });
   }
   Result<std::optional<std::uint64_t>> stop_copy_size() override {
-    return pass(Call::stop_copy_size, [&] { return real_->migration()->stop_copy_size(); });
+    return pass(Call::stop_copy_size, [&] {
+      return protocol([&](vfio::MigrationProtocol& migration) { return migration.stop_copy_size(); });
+    });
   }
   std::size_t preferred_chunk() const override { return real_->migration()->preferred_chunk(); }
   bool keeps_chunks() const override { return real_->migration()->keeps_chunks(); }
@@ -145,9 +156,17 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
     return call == Call::get_state || call == Call::config_read || call == Call::config_write ||
            call == Call::dma_map || call == Call::dma_unmap;
   }
+  // A device breaks down on any thread's call, while another reads its state.
+  template <class Work>
+  auto protocol(Work work) -> decltype(work(std::declval<vfio::MigrationProtocol&>())) {
+    std::lock_guard lock(protocol_mutex_);
+    return work(*real_->migration());
+  }
   void break_down(Fault fault) {
     dead_ = fault == Fault::dead;
-    if (!in_error_) (void)real_->migration()->set_state(vfio::DeviceState::stop);
+    if (!in_error_)
+      (void)protocol(
+          [](vfio::MigrationProtocol& migration) { return migration.set_state(vfio::DeviceState::stop); });
     in_error_ = true;
   }
   template <class Work>
@@ -186,6 +205,7 @@ class FaultyDevice final : public vfio::Device, private vfio::MigrationProtocol,
   std::atomic<bool> log_on_{false};
   std::atomic<std::uint64_t> resets_{0};
   std::atomic<int> stuck_{kNothing};
+  mutable std::mutex protocol_mutex_;
   std::mutex gate_mutex_;
   std::function<void(vfio::DeviceState)> gate_;
 };
